@@ -106,7 +106,8 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         help=(
             "Format in which weights that do not train are stored (in inference: all weights): nf4"
             " (QLoRA: 4.127 bits), int8, fp8, bf16, int4 (GPTQ, AWQ), nvfp4, mxfp4, q4_k_m"
-            " (llama.cpp). Products stay in --precision. Default: that of the precision."
+            " (llama.cpp). Products stay in --precision. Default: in inference as released, else"
+            " that of the precision."
         ),
     ),
 }

@@ -31,10 +31,11 @@ UNITS = {
     "µs": 1e-6, "ms": 1e-3, "min": 60.0, "h": 3600.0, "days": 86400.0, "years": 365.25 * 86400.0,
     "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
 }  # fmt: skip
-AWAY = sorted(range(-7, 8), key=abs)  # lines by which a name may lie off its mark
+AWAY = sorted(range(-3, 4), key=abs)  # lines by which a name may lie off its mark
+FAR = sorted(range(-30, 31), key=abs)  # and a number
 CARDS = 3  # choices in short
 LETTERS = 40  # of the longest name
-LETTER, LINE = 6.6, 15  # width of a letter of a name, height of a line [px]
+LETTER, LINE, GAP = 6.6, 15, 3  # width of a letter, height of a line, space beside a name [px]
 NONE = "—"
 COLUMNS = (
     "devices", "time", "80 % interval", "in time", "cost", "in budget", "TDPs", "board energy",
@@ -244,18 +245,25 @@ def _front(
     ) -> list[tuple[float, str]]:
         return [(place(v, ends, start, end), text) for v, text in round_ticks(ends, axis[1])]
 
-    marks = [
+    marks: list[dict[str, Any]] = [
         {
             "x": place(p.x, x, LEFT, WIDE - RIGHT),
             "y": place(p.y, y, HIGH - BOTTOM, TOP),
             "text": f"{p.name}: {across[1](p.x)}, {upward[1](p.y)}",
-            "name": p.name if len(p.name) <= LETTERS else "",
+            "name": p.name,
             "best": p.best,
         }
-        for p in points
+        for p in sorted(points, key=lambda p: (p.x, p.y))
     ]
+    short = all(len(p.name) <= LETTERS for p in points)
+    named = short and _labelled(marks, AWAY)
+    if not named:  # each has a number, and a list says what it is
+        for number, mark in enumerate(marks, 1):
+            mark["name"] = f"{number}"
+        _labelled(marks, FAR)
     return {
-        "points": _labelled(marks),
+        "points": marks,
+        "listed": [] if named else [mark["text"] for mark in marks],
         "x": ticks(x, LEFT, WIDE - RIGHT, across),
         "y": ticks(y, HIGH - BOTTOM, TOP, upward),
         "names": (across[0], upward[0]),
@@ -287,30 +295,30 @@ def round_ticks(ends: tuple[float, float], said: Callable[[float], str]) -> list
     return [(v * scale, f"{v:,.6g} {words[-1]}") for v in found]
 
 
-def _labelled(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Marks with a place for each name: beside its mark, else some lines off with a line to it;
-    over no other name or mark.
+def _labelled(marks: list[dict[str, Any]], away: Sequence[int]) -> bool:
+    """Give each mark a place for its name: beside it, else some lines off with a line to it; over
+    no other name or mark. Whether every name has one; without, it is beside its mark.
     """
     taken = [(m["x"] - LINE / 2, m["x"] + LINE / 2, m["y"]) for m in marks]
+    every = True
     for mark in sorted(marks, key=lambda m: (not m["best"], m["y"])):
         wide = LETTER * len(mark["name"])
-        mark |= {"side": "start", "at": (0.0, 0.0), "away": False}
-        places = [(side, lines) for lines in AWAY for side in ("start", "end")]
-        for side, lines in places if mark["name"] else ():
+        mark |= {"side": "start", "at": (mark["x"] + 10, mark["y"]), "away": False}
+        for side, lines in ((side, lines) for lines in away for side in ("start", "end")):
             off = 10 + 6 * abs(lines)
             at = mark["x"] + (off if side == "start" else -off), mark["y"] + LINE * lines
             left = at[0] if side == "start" else at[0] - wide
             inside = LEFT < left and left + wide < WIDE and TOP < at[1] < HIGH - BOTTOM - 4
             if inside and not any(
-                abs(at[1] - y) < LINE and left < end and begin < left + wide
+                abs(at[1] - y) < LINE and left - GAP < end and begin < left + wide + GAP
                 for begin, end, y in taken
             ):
                 mark |= {"side": side, "at": at, "away": lines != 0}
                 taken.append((left, left + wide, at[1]))
                 break
         else:
-            mark["name"] = ""
-    return marks
+            every = False
+    return every
 
 
 def _axis(values: Sequence[float]) -> tuple[float, float]:

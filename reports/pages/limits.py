@@ -20,7 +20,7 @@ NOTE = (
 )
 FREE = "; if free: what the step would save if the resource took no time"
 MEANING = {
-    "kernel latency": "kernel latency: fixed cost of small kernels",
+    "kernel latency": "kernel latency: fixed cost of small kernels, as of single time steps",
     "network": "network: communication that nothing hides; used: of the busiest links",
     "pipeline": "pipeline: stages that wait for others",
 }

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.format import binary, duration, money, seconds
 from roofcast.reports.pages.search import words_of
+from roofcast.reports.pictures.front_labels import Mark, label_marks
 from roofcast.reports.pictures.style import (
     BLUE,
     DEVICES,
@@ -80,8 +81,9 @@ def draw_choices(found: Chosen) -> Figure:
     title = f"{found.scenario['model']}: what to run it on (numbers: how many devices)"
     figure, axes = _figure(title)
     kinds = list(dict.fromkeys(c.device for c in priced))
+    marks = []
     for n, kind in enumerate(kinds):
-        _kind(axes, [c for c in priced if c.device == kind], found, n)
+        marks += _kind(axes, [c for c in priced if c.device == kind], found, n)
     times, costs = ([getattr(c, key) for c in priced] for key in ("time_s", "cost_usd"))
     limits = found.limits
     for key, line in (("within_s", axes.axvline), ("under_usd", axes.axhline)):
@@ -93,11 +95,22 @@ def draw_choices(found: Chosen) -> Figure:
     axes.yaxis.set_major_formatter(lambda value, _: money(value))
     axes.set_xlabel("time of the run, with its 80 % interval")
     axes.set_ylabel("cost")
+    if unnamed := label_marks(figure, axes, marks):
+        _say_unnamed(figure, unnamed)
     return figure
 
 
-def _kind(axes: Axes, own: list[Choice], found: Chosen, n: int) -> None:
-    """The choices of one kind of device."""
+def _say_unnamed(figure: Figure, unnamed: list[Mark]) -> None:
+    """Numbers that have no place in the picture, beside their kind in the legend, by time."""
+    for words in figure.legends[0].get_texts():
+        kind = words.get_text()
+        numbers = [m.text for m in sorted(unnamed, key=lambda m: m.at) if m.kind == kind]
+        if numbers:
+            words.set_text(f"{kind}; without a number, by time: {', '.join(numbers)}")
+
+
+def _kind(axes: Axes, own: list[Choice], found: Chosen, n: int) -> list[Mark]:
+    """The choices of one kind of device; their marks."""
     colour, shape = DEVICES[n % len(DEVICES)], SHAPES[n % len(SHAPES)]
     own = sorted(own, key=lambda c: c.time_s)
     x, y = ([getattr(c, key) for c in own] for key in ("time_s", "cost_usd"))
@@ -109,9 +122,8 @@ def _kind(axes: Axes, own: list[Choice], found: Chosen, n: int) -> None:
             errors = [[c.time_s - c.time_low_s], [c.time_high_s - c.time_s]]
             axes.errorbar(*at, xerr=errors, color=colour, alpha=0.3, fmt="none", lw=2)
         axes.plot(*at, shape, ms=6, color=colour, markerfacecolor=face)
-    for c in (own[0], own[-1])[: len(own)]:
-        _name(axes, f"{c.devices:,}", (c.time_s, c.cost_usd or 0.0), 7)
     axes.plot([], [], shape, color=colour, label=own[0].device)
+    return [Mark((c.time_s, c.cost_usd or 0.0), f"{c.devices:,}", colour, c.device) for c in own]
 
 
 def _figure(title: str) -> tuple[Figure, Axes]:

@@ -4,7 +4,7 @@ Devices and counts are taken in the order of a lower bound of the objective (flo
 searched until no other can beat what was found: a branch and bound whose leaves are layouts, of a
 coarse grid. What is shown is then searched as `roofcast search` does. For one device and count the
 fastest layout is taken by every objective, since rent, purchase and printed power do not depend on
-the layout otherwise. Its joules are those of its forecast where they decide.
+the layout otherwise. Its joules are those of its forecast where they decide, or are paid.
 
 A layout whose memory fits only if measured peaks are no higher than forecast ones ("may fit") is
 taken where none on these devices surely fits, and is ranked behind those that do.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,16 +22,15 @@ from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.simulator.choose.batches import run_batch
 from roofcast.simulator.choose.explore import Part, valid, varied_twice
 from roofcast.simulator.choose.floors import floor
-from roofcast.simulator.choose.front import front
 from roofcast.simulator.choose.kinds import Kind, by_memory
 from roofcast.simulator.choose.offers import counts, offer
-from roofcast.simulator.choose.points import Point, meets, rank, used_memory, value_of
+from roofcast.simulator.choose.points import Point, meets, rank, value_of
 from roofcast.simulator.choose.search import search_layouts
 from roofcast.simulator.choose.sieve import Peaks, Sieve, Traces
 from roofcast.simulator.choose.space import Shape, Space
 from roofcast.simulator.choose.wanted import Wanted
-from roofcast.simulator.choose.whole_runs import Length
-from roofcast.simulator.forecast.chain import without_interval
+from roofcast.simulator.choose.whole_runs import Length, site_joules
+from roofcast.simulator.forecast.chain import forecast, without_interval
 from roofcast.simulator.forecast.lengths import at_longest, varied_of
 from roofcast.simulator.forecast.rank import most_above
 from roofcast.simulator.forecast.resolve import named
@@ -58,6 +56,7 @@ class Chooser:
         self.ranks = Traces()  # traced by the searches
         self.peaks = Peaks()  # that they found
         self.least: dict[tuple, float] = {}  # bytes below which nothing fits, by kind of trace
+        self.around: set[tuple] = set()  # layouts that were tried about points
         self.layouts = 0  # considered
         self.length = Length(scenario)
         batch: int | None = scenario.batch
@@ -103,9 +102,10 @@ class Chooser:
         step_s: float,
         peak: float,
         step_j: float | None = None,
+        site_j: float | None = None,
     ) -> Point:
-        """A point from the seconds of its run, and the joules of its step where they decide; else
-        at the printed power.
+        """A point from the seconds of its run, and the joules of its step where they decide, of the
+        boards, and of the run at the site, which owned devices pay; else at the printed power.
         """
         watts = kind.offer.power_w
         power = devices * watts if watts else None
@@ -120,7 +120,7 @@ class Chooser:
             step_s,
             peak,
             seconds,
-            kind.offer.cost(devices, paid, self.wanted.buy),
+            kind.offer.cost(devices, paid, self.wanted.buy, site_j),
             power,
             energy,
             peak <= self._sieve(kind).surely,
@@ -128,17 +128,21 @@ class Chooser:
 
     def bound(self, kind: Kind, devices: int) -> Point:
         """No layout of these devices is better than this."""
-        step_j = kind.floor.step_j if self.by_joules else None
-        return self.point(kind, devices, kind.floor.run_s(devices), {}, 0.0, 0.0, step_j)
+        step_j = kind.floor.step_j if self.by_joules or kind.offer.owned else None
+        site_j = kind.floor.steps * (step_j or 0.0)  # which takes no less than its boards
+        return self.point(kind, devices, kind.floor.run_s(devices), {}, 0.0, 0.0, step_j, site_j)
 
-    def joules(self, kind: Kind, options: Shape) -> float | None:
-        """Joules of the boards in a step of a layout, as `predict` forecasts it; None where their
-        energy does not decide, or is not known.
+    def joules(self, kind: Kind, options: Shape) -> tuple[float | None, float | None]:
+        """Joules of the boards in a step of a layout, and of the run at the site, as `predict`
+        forecasts them; None where they decide nothing, or are not known.
         """
-        if not self.by_joules:
-            return None
-        scenario = msgspec.structs.replace(kind.scenario, **options)
-        return without_interval(scenario)[0].step_energy_j
+        if not self.by_joules and not kind.offer.owned:
+            return None, None
+        s = msgspec.structs.replace(kind.scenario, **options)
+        if not kind.offer.owned:
+            return without_interval(s)[0].step_energy_j, None
+        found = forecast(s)
+        return found.step_energy_j, site_joules(found)
 
     def possible(self, kind: Kind, wanted: Wanted) -> list[tuple[float, int]]:
         """Counts of a kind that its lower bounds leave, each behind the bound of the objective."""
@@ -235,7 +239,7 @@ class Chooser:
                     options = {k: v for k, v in part.options[i].items() if v != ()}
                     seconds = self.length.seconds(kind.floor, kind.names.device, n, step)
                     joules = self.joules(kind, options)
-                    self.keep(self.point(kind, n, seconds, options, step, peak, joules))
+                    self.keep(self.point(kind, n, seconds, options, step, peak, *joules))
 
     def deepen(self, kind: Kind, devices: int) -> Point | None:
         """The fastest layout on so many devices of all that `roofcast search` tries; one that may
@@ -340,26 +344,29 @@ class Chooser:
 
     def varied(self, point: Point) -> Point:
         """The point with its layout varied in what the grid leaves at its defaults."""
-        kind = self.kinds[point.offer.device.id]
-        shapes = kind.space.variations(point.options) + kind.space.near(point.options)
-        if shapes:
-            self._search(kind, shapes, ())
-        return self.searched[point.offer.device.id, point.devices] or point
+        space = self.kinds[point.offer.device.id].space
+        return self._around(point, space.variations(point.options) + space.near(point.options))
 
-    def front(self, wanted: Wanted) -> list[Point]:
-        """Of the points found that meet the constraints, those that no other beats in time, cost,
-        energy and memory; columns that are unknown for any of them are left out.
-        """
-        met = [p for p in self.searched.values() if p is not None and self.holds(p, wanted)]
-        columns: list[list[Any]] = [[p.time_s for p in met]]
-        for name in ("cost_usd", "energy_j"):
-            values = [getattr(p, name) for p in met]
-            if all(v is not None for v in values):
-                columns.append(values)
-        columns.append([used_memory(p) for p in met])
-        if not met:
-            return []
-        return [met[i] for i in front(np.array(columns, dtype=float).T).tolist()]
+    def nearer(self, point: Point) -> Point:
+        """The point with what the grid skips changed, until nothing of that is faster."""
+        space = self.kinds[point.offer.device.id].space
+        while (found := self._around(point, space.near(point.options))) is not point:
+            point = found
+        return point
+
+    def _around(self, point: Point, shapes: list[Shape]) -> Point:
+        """The fastest of a point and of these layouts of its devices; each is searched once."""
+        name = point.offer.device.id
+        told = [(name, *sorted(shape.items())) for shape in shapes]
+        new = [s for s, key in zip(shapes, told, strict=True) if key not in self.around]
+        self.around.update(told)
+        if new:
+            self._search(self.kinds[name], new, ())
+        return self.searched[name, point.devices] or point
+
+    def met(self, wanted: Wanted) -> list[Point]:
+        """The points found that meet the constraints."""
+        return [p for p in self.searched.values() if p is not None and self.holds(p, wanted)]
 
     def smallest(self) -> Point | None:
         """The smallest number of devices on which the run fits, surely if any does; of equal ones

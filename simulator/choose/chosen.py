@@ -17,6 +17,7 @@ from roofcast.simulator.choose.choosing import Chooser
 from roofcast.simulator.choose.misses import Miss, Near, misses, smaller_batch
 from roofcast.simulator.choose.offers import HOUR, is_desktop, is_portable
 from roofcast.simulator.choose.points import Point
+from roofcast.simulator.choose.settled import settled
 from roofcast.simulator.choose.wanted import LIMITS, MOST_DEVICES, YEAR, Wanted
 from roofcast.simulator.forecast.interval import residuals
 from roofcast.simulator.forecast.resolve import named as names_of
@@ -25,7 +26,8 @@ from roofcast.simulator.forecast.scenario import Scenario
 ASSUMED = (  # of every choice
     "layouts: devices and numbers of them are compared by a coarse grid (powers of two, no or full"
     " recomputation); the best choice has the fastest layout that roofcast search finds, the next"
-    " are varied in schedule, virtual stages, sharding groups, recomputation and offload",
+    " and the front are varied in schedule, virtual stages, sharding groups, micro-batch,"
+    " recomputation and offload",
     "energy: of the boards in the steps, by the watts that the forecast gives; of accelerators with"
     " their share of the host, of nodes at the plug and of the site where it is said; limits and"
     " ranks on energy take that of the boards in the fastest layout, those on power the printed"
@@ -47,11 +49,12 @@ DESKTOPS = (
     " as are asked for"
 )
 OWNED = (
-    "cost of owned devices: the electricity of the run, at their printed power with host and"
-    " building; roofcast predict --owned adds their loss of value, and takes the forecast energy"
+    "cost of owned devices: the electricity of the run at the site, by the watts that the forecast"
+    " gives (at the printed power with host and building where these are unknown); roofcast predict"
+    " --owned adds their loss of value"
 )
 ACCELERATORS = ("gpu", "tpu", "npu")  # kinds of devices that are chosen from by default
-ELECTRICITY = "; and the electricity of the run"
+ELECTRICITY = "; and the electricity of the run, at the printed power with host and building"
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,20 +146,21 @@ def choose(
     elif not best:
         near = misses(chooser, wanted)
         best = list(near.met)
-    return _chosen(chooser, wanted, best, near, smallest, batch, left)
+    best, front = settled(chooser, wanted, top) if best else (best, [])
+    return _chosen(chooser, wanted, best, front, near, smallest, batch, left)
 
 
 def _chosen(
     chooser: Chooser,
     wanted: Wanted,
     best: Sequence[Point],
+    front: Sequence[Point],
     near: Near,
     smallest: Point | None,
     batch: int | None,
     left: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> Chosen:
     choices = tuple(choice_of(chooser, p) for p in best)
-    front = chooser.front(wanted) if best else []
     shown = {p.offer.device.id for p in best}
     priceless, powerless = (_without(chooser, wanted, what) for what in ("price", "power"))
     priceless = tuple(name for name in priceless if name not in shown)

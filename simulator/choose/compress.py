@@ -152,7 +152,8 @@ def _forms(scenario: Scenario, model: Model, device: Device) -> Iterator[_Form]:
     for name in ("int8", "int4"):
         yield f"{name} weights", {"weights": name}, widening, _quantized(base, name)
     skips = "units that skip zeros"
-    yield "2:4", {"sparsity": "2:4"}, skips, ""
+    zeros = {"sparsity": "2:4"} | ({"weights": "bf16"} if model.storage else {})
+    yield "2:4", zeros, skips, ""
     if "int8" in device.peak_flops and eight == "int8" != base:
         refused = without_few_bits(eight, model, stack, device)
         yield "2:4, int8", {"sparsity": "2:4", "precision": eight}, f"{skips} in int8", refused

@@ -2,7 +2,8 @@
 time against memory.
 
 First the grid of space.py. Then what the grid leaves at its defaults (schedules, virtual stages,
-sharding groups, offload ...) is varied for the layouts that are best so far.
+sharding groups, offload ...) is varied for the layouts that are best so far, and at last the
+micro-batches between powers of two are tried for the best, until none of them is better.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from roofcast.simulator.forecast.scenario import Scenario
 
 VARIED = 12  # layouts whose other options are varied, in a round
 ROUNDS = 2
+CLOSED = 4  # of the best, for which micro-batches between powers of two are tried
 MOST = 2_000_000  # layouts that one search forecasts
 PER_DEVICE = {"sequence": 8, "image": 32, "table": 1024}  # samples per device, where none is given
 
@@ -129,8 +131,8 @@ def varied_twice(
     few: bool = False,
     sieve: Sieve | None = None,
 ) -> tuple[list[Part], int]:
-    """The grid, then variations of the best of it, then of the best of these: valid layouts of each
-    pass, and how many were varied. few: one round.
+    """The grid, then variations of the best of it, then of the best of these, then other
+    micro-batches: valid layouts of each pass, and how many were varied. few: one round.
     """
     parts = [valid(search_layouts(space.scenario, shapes, policies, sieve))]
     varied, tried = 0, {_key(o) for o in parts[0].options}
@@ -141,7 +143,19 @@ def varied_twice(
         varied += chosen
         tried |= set(map(_key, wanted))
         parts.append(valid(search_layouts(space.scenario, wanted, sieve=sieve)))
+    while wanted := [] if few else _between(space, parts, tried):
+        tried |= set(map(_key, wanted))
+        parts.append(valid(search_layouts(space.scenario, wanted, sieve=sieve)))
     return parts, varied
+
+
+def _between(space: Space, parts: list[Part], tried: set[tuple]) -> list[Shape]:
+    """Of the best layouts that fit, those with other micro-batches that were not tried."""
+    options = [o for part in parts for o in part.options]
+    step_s = np.concatenate([np.where(p.fits, p.step_s, np.inf) for p in parts])
+    best = np.argsort(step_s, kind="stable")[: min(CLOSED, int(np.isfinite(step_s).sum()))]
+    every = [each for i in best.tolist() for each in space.between(options[i])]
+    return [each for each in {_key(e): e for e in every}.values() if _key(each) not in tried]
 
 
 def refuse_more_than(most: int, count: int) -> None:

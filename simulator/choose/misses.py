@@ -15,6 +15,7 @@ from roofcast.simulator.choose.wanted import GOAL_OF, LIMITS, Wanted
 from roofcast.simulator.forecast.scenario import Scenario
 
 NEAREST = 3  # kinds of devices whose fastest layouts are searched for each limit
+NARROWED = 3  # times that the gap to a batch that does not fit is halved
 HALVINGS, WIDEST = 30, 64.0  # of the search for a limit that holds with a probability
 
 
@@ -97,8 +98,8 @@ def _needed(chooser: Chooser, point: Point, wanted: Wanted, name: str) -> float:
 def smaller_batch(
     scenario: Scenario, devices: Sequence[str], wanted: Wanted, batch: int
 ) -> int | None:
-    """Where nothing fits: the largest batch, by halves, with which something does; None where
-    none does.
+    """Where nothing fits: the largest batch with which something does, to an eighth of it; None
+    where none does.
     """
 
     def fits(size: int) -> bool:
@@ -113,4 +114,11 @@ def smaller_batch(
     size = batch // 2
     while size > 1 and not fits(size):
         size //= 2
+    beyond = min(2 * size, batch)
+    for _ in range(NARROWED):
+        middle = (size + beyond) // 2
+        if middle > size and fits(middle):
+            size = middle
+        else:
+            beyond = middle
     return size

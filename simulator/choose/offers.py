@@ -14,6 +14,7 @@ LARGEST_NODE = 16  # devices; racks and pods are taken in trays of TRAY
 TRAY, SERVER, TOWER = 4, 8, 4  # devices per node of a rack; where no system is known
 PORTABLE = ("-laptop", "jetson", "gb10")  # machines of one device, as are Apple's
 HOUR = 3600.0
+JOULES = 3.6e6  # of a kWh
 MONTH = 365.25 / 12 * 24  # hours
 
 
@@ -37,11 +38,17 @@ class Offer(NamedTuple):
         watts = (self.power_w or 0.0) * c.server_power_over_devices * c.pue
         return watts / 1000 * c.usd_per_kwh
 
-    def cost(self, devices: int, seconds: float, buy: bool) -> float | None:
-        """USD of a run: its rent; of bought devices their purchase and the run's electricity, of
-        owned ones the electricity; None where the price is unknown.
+    def cost(
+        self, devices: int, seconds: float, buy: bool, site_j: float | None = None
+    ) -> float | None:
+        """USD of a run: its rent; of bought devices their purchase and the run's electricity at the
+        printed power, of owned ones the electricity; None where the price is unknown.
+
+        site_j: joules of the run at the site, for owned devices; None: at the printed power.
         """
         hours = devices * seconds / HOUR
+        if self.owned and site_j is not None:
+            return site_j / JOULES * costs().usd_per_kwh
         if self.owned:
             return self.electricity_usd_per_hour * hours
         if buy:

@@ -282,37 +282,55 @@ def _part(times: roofline.OpTimes, which: slice) -> roofline.OpTimes:
 
 def sifted(run: Ranks, sieve: Sieve, wanted: np.ndarray) -> Iterator[np.ndarray]:
     """The rows that may be the fastest, rank by rank, those whose kernels take least time first.
-    The first rank of a family is traced for that: recomputation and offload add to its work.
+    The rank of a family that recomputes and offloads nothing is traced for that, where it was met:
+    both add to its work. Where it was not, a rank is bounded by its own kind.
 
     wanted: whether a row is asked for; others are left out.
     """
     ranks = {}  # those with such rows, which these are
-    first: dict[tuple, int] = {}  # of a family, where it is in this search
-    for i, rank in enumerate(run.ranks):
-        if rank.family not in sieve.first:
-            sieve.first[rank.family] = run.asked(i, run.varied)
-            first[rank.family] = i
-        if len(rows := rank.rows[wanted[rank.rows]]):
-            ranks[i] = rows
-    for i in ranks:
-        family = run.ranks[i].family
-        if family in sieve.work:
+    first: dict[tuple, int] = {}  # of a kind, where it is in this search
+    for plain in (True, False):
+        for i, rank in enumerate(run.ranks):
+            if _is_plain(rank.recipe) is not plain:
+                continue
+            if (kind := _kind(rank, sieve)) not in sieve.first:
+                sieve.first[kind] = run.asked(i, run.varied)
+                first[kind] = i
+            if len(rows := rank.rows[wanted[rank.rows]]):
+                ranks[i] = rows
+    kinds = {i: _kind(run.ranks[i], sieve) for i in ranks}
+    for i, kind in kinds.items():
+        if kind in sieve.work:
             continue
-        if family in first:
-            here = run.trace(first[family])
-            sieve.work[family] = here.least if here else 0.0
+        if kind in first:
+            here = run.trace(first[kind])
+            sieve.work[kind] = here.least if here else 0.0
         else:
-            sieve.work[family] = run.at_least(*sieve.first[family], family)
+            sieve.work[kind] = run.at_least(*sieve.first[kind], run.ranks[i].family)
 
     def least(i: int) -> float:
-        return float(run.least(ranks[i], sieve.work[run.ranks[i].family]).min())
+        return float(run.least(ranks[i], sieve.work[kinds[i]]).min())
 
     for i in sorted(ranks, key=least):
         rows = ranks[i]
-        at_best = run.least(rows, sieve.work[run.ranks[i].family])
+        at_best = run.least(rows, sieve.work[kinds[i]])
         if not np.any(at_best < sieve.fastest(run.devices[rows])):
             continue
         if (traced := run.trace(i)) is not None:
             at_best = run.least(rows, traced.work, traced.spared)
             yield rows[at_best < sieve.fastest(run.devices[rows])]
             del run.traced[i]
+
+
+def _is_plain(recipe: Recipe) -> bool:
+    """Whether a rank recomputes and offloads nothing."""
+    return recipe.recompute == "none" and not recipe.offload
+
+
+def _kind(rank: Rank, sieve: Sieve) -> tuple:
+    """What bounds the work of a rank: its family, by the rank of it that recomputes and offloads
+    nothing; where that was not met, its family, recomputation and offload.
+    """
+    if _is_plain(rank.recipe) or rank.family in sieve.first:
+        return rank.family
+    return (*rank.family, rank.recipe.recompute, rank.recipe.offload)

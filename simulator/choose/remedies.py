@@ -26,7 +26,8 @@ from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.work.precision import PRECISIONS, WIDTH, precision
 
 FREE = 1e4  # times as fast: what a free resource is forecast as
-LIMIT_OF = {"peak_flops": COMPUTE, "vector_flops": COMPUTE, "clock": COMPUTE, "memory": MEMORY}
+# cycles alone are what a kernel takes before and after its work: an edited clock moves no peak
+LIMIT_OF = {"peak_flops": COMPUTE, "vector_flops": COMPUTE, "clock": LATENCY, "memory": MEMORY}
 MORE, PARTS = 2, 4  # times the batch; micro-batches of an accumulated step
 COMPILED = {"pytorch-eager": "pytorch-compiled", "pytorch-eager-2023": "pytorch-compiled-2023",
             "torchtune": "torchtune-compiled"}  # fmt: skip

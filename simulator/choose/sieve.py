@@ -75,8 +75,9 @@ class Sieve:
         self.traces = Traces() if traces is None else traces
         self.capacity, self.surely = capacity, capacity / above
         self.best: dict[int, float] = {}  # seconds of the fastest that surely fits, by devices
-        # by what ranks share that differ in recomputation and offload only: the first that was met,
-        # and the seconds of a micro-batch's kernels on it, at least
+        # by what ranks share that differ in recomputation and offload only, of one that has
+        # neither, else by these too: the first that was met, and the seconds of a micro-batch's
+        # kernels on it, at least
         self.first: dict[tuple, tuple[Recipe, Parallel]] = {}
         self.work: dict[tuple, float] = {}
 

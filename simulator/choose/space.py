@@ -180,11 +180,15 @@ class Space:
         """Micro-batches of a rank's samples: powers of two that divide them."""
         if self.scenario.micro_batch is not None:
             return [self.scenario.micro_batch]
-        most = max(TOKENS // self.size, 1) if self.sequences else IMAGES
-        found = [d for d in divisors(each) if d & (d - 1) == 0 and d <= most]
+        found = [d for d in divisors(each) if d & (d - 1) == 0 and d <= self.most_micro]
         if few and len(found) > FEW_MICROS:  # every other one, the smallest in any case
             return sorted({found[0], *found[::-2]})
         return found
+
+    @property
+    def most_micro(self) -> int:
+        """The largest micro-batch of the grid [samples]."""
+        return max(TOKENS // self.size, 1) if self.sequences else IMAGES
 
     def left_out(self) -> list[str]:
         """What the grid does not try, in words."""
@@ -227,9 +231,18 @@ class Space:
             found += [shape | {"offload": each} for each in OFFLOADS]
         return [s for s in found if self._asked_for(s)]
 
+    def between(self, shape: Shape) -> list[Shape]:
+        """The layout with the micro-batches that the grid skips, which are no powers of two: from
+        half to twice its own.
+        """
+        own = shape["micro_batch"]
+        micros = [m for m in divisors(self.batch // shape["dp"]) if own < 2 * m and m < 2 * own]
+        found = [shape | {"micro_batch": m} for m in micros if m & (m - 1) and m <= self.most_micro]
+        return [s for s in found if s["micro_batch"] != own and self._asked_for(s)]
+
     def near(self, shape: Shape) -> list[Shape]:
         """The layout with one of the options changed that a coarse grid skips: a micro-batch twice
-        or half as large, ZeRO 2, selective recomputation.
+        or half as large or between, ZeRO 2, selective recomputation.
         """
         each = self.batch // shape["dp"]
         micros = [m for m in (2 * shape["micro_batch"], shape["micro_batch"] // 2) if m]
@@ -238,4 +251,4 @@ class Space:
             found.append(shape | {"zero": 2})
         if self.trains and self.cut and shape.get("recompute") != "selective":
             found.append(shape | {"recompute": "selective"})
-        return [s for s in found if self._asked_for(s)]
+        return [s for s in found if self._asked_for(s)] + self.between(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from roofcast.hwdb.records import Device
+from roofcast.simulator.campaign.energy import SCOPES
 from roofcast.simulator.campaign.terms import terms
 from roofcast.simulator.campaign.whole import Facts, Part, chance, mean_time_s
 from roofcast.simulator.choose.floors import Floor
@@ -11,6 +12,14 @@ from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.forecast.whole_run import host_rate
+
+
+def site_joules(found: Forecast) -> float | None:
+    """Electricity of a run at the site [J], with what failures repeat; None where it is unknown."""
+    joules = found.energy_by_scope_j.get(SCOPES[-1])
+    if joules is None or found.campaign is None:
+        return joules
+    return found.campaign.energy_j
 
 
 class Length:

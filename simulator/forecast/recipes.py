@@ -18,6 +18,7 @@ from roofcast.simulator.choices import (
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.forecast.sparsity import with_sparsity
 from roofcast.simulator.forecast.tuned import tuning_of
+from roofcast.simulator.models.released import told_of
 from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.offload import one_drive
@@ -115,6 +116,9 @@ def _precision(s: Scenario, model: Model, device: Device | None, assumptions: li
         if stored is not None and _multiplies(device, stored.precision):
             name, why = stored.precision or name, ": the checkpoint's own"
         assumptions.append(f"precision {name} (not given){whole}{why}")
+    if stored is not None and precision(name).matrices in (None, stored.precision):
+        told = f"weights as released (not given; {told_of(model)})"
+        assumptions.append(f"{told}; --weights bf16: 16 bits")
     if device is not None and integer and (s.mode == "train" or precision(name).product != "int8"):
         what = "a training step" if s.mode == "train" else f"precision {name}"
         raise BadInput(

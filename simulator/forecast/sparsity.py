@@ -43,7 +43,7 @@ def with_sparsity(
     tuning = tuning or Tuning()
     if zeros:
         return tuning._replace(zeros=zeros)
-    _check_net(s, model)
+    _check_net(s, model, name)
     _check_device(s, device, name)
     assert device is not None, "checked"
     rate = constants.family(family_name(device)).sparse
@@ -75,16 +75,16 @@ def _share(text: str) -> float:
     return share
 
 
-def _check_net(s: Scenario, model: Model) -> None:
-    if s.weights is not None:
+def _check_net(s: Scenario, model: Model, name: str) -> None:
+    if s.weights not in (None, "bf16"):
         raise BadInput(
             f"sparsity 2:4 with weights {s.weights}: kernels that do both are not modelled; leave"
             " one of them out"
         )
-    if model.storage is not None:
+    if model.storage is not None and s.weights is None and precision(name).matrices is None:
         raise BadInput(
-            f"sparsity 2:4: {model.name} stores quantized weights ({model.storage.method}); use its"
-            " configuration without quantization_config"
+            f"sparsity 2:4: {model.name} stores quantized weights ({model.storage.method}); give"
+            " --weights bf16 too"
         )
     if model.family in ("torch", "onnx"):
         raise BadInput(

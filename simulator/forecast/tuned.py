@@ -201,7 +201,8 @@ def _said(s: Scenario, model: Model, name: str) -> list[str]:
                 " every rank, its gradient's small all-reduce is left out"
             )
     held = HELD.get(s.weights or "")
-    stored = model.storage if held is None and s.weights is None else held
+    own = None if model.widened else model.storage
+    stored = own if held is None and s.weights is None else held
     if stored is None or s.mode == "infer":
         return said
     wide = p.autocast or p.activations

@@ -265,14 +265,14 @@ def from_config(
         return model._replace(program=partial(program, config), config=config, again=of)
 
     def program(config: Any, tape: Tape, batch: int, size: int | None) -> Any:
-        tape.storage = storage
+        tape.storage = None if shipped and tape.training else storage
         tape.head = Head(task, labels_of(raw)) if task in TASKS else None
         hold(tape, parts)
         if shipped:  # a fault there is one of ours
             made = module.build(tape, config, batch, size)
         else:
             made = built(where, config, lambda: module.build(tape, config, batch, size))
-        if storage is not None:
+        if tape.storage is not None:
             tape.assumptions.append(said_of(tape))
         # a stack that trains what is left out
         deeper = tape.implementation("mtp", "none") == "train"
@@ -281,7 +281,10 @@ def from_config(
         return made
 
     takes = "image" if image else "sequence"
-    model = Model(name, kind, takes, size, partial(program, config), source=source, storage=storage)
+    model = Model(
+        name, kind, takes, size, partial(program, config), source=source, storage=storage,
+        widened=shipped,
+    )  # fmt: skip
     return of(config)
 
 

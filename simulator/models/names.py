@@ -178,6 +178,7 @@ SHIPPED: dict[str, str] = {  # name -> source
     "jamba-1.5-large": _hub("ai21labs/AI21-Jamba-1.5-Large", "Jamba team 2024, Section 2"),
     "jamba-1.5-mini": _hub("ai21labs/AI21-Jamba-1.5-Mini", "Jamba team 2024, Section 2"),
     "kimi-k2": _hub("moonshotai/Kimi-K2-Instruct", "Kimi team 2025, Table 2"),
+    "kimi-k2-thinking": _hub("moonshotai/Kimi-K2-Thinking"),
     "lfm2-1.2b": _hub("LiquidAI/LFM2-1.2B"),
     "lfm2-350m": _hub("LiquidAI/LFM2-350M"),
     "lfm2-700m": _hub("LiquidAI/LFM2-700M"),

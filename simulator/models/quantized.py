@@ -315,6 +315,8 @@ def said_of(t: Tape) -> str:
         return f"{what}: not used in training, which holds all weights in {t.precision.weights}"
     if t.asked is not None and t.asked.how != stored.how:
         return f"{what}: replaced by weights in {t.asked.how}"
+    if t.tuning is not None and t.tuning.weights is not None:
+        return f"{what}: replaced by weights in {t.tuning.weights}"
     if t.matrices is not None and t.precision.name != stored.precision:
         return f"{what}: replaced by precision {t.precision.name}"
     held = [(w.size * w.count, WIDTH[w.dtype]) for w in t.weights if is_stored(w.dtype)]

@@ -24,7 +24,7 @@ from roofcast.simulator.times.compressed import sparse_matmul, widening
 from roofcast.simulator.times.conv import conv, least_flops
 from roofcast.simulator.times.grouped import PRODUCTS, Grouped, Members, asked_format, groups
 from roofcast.simulator.times.inside import inside_steps, over_lists
-from roofcast.simulator.times.matmul import matmul
+from roofcast.simulator.times.matmul import cpu_start, matmul
 from roofcast.simulator.times.on_cpu import Software
 from roofcast.simulator.times.power import (
     Board,
@@ -46,9 +46,10 @@ if TYPE_CHECKING:
 
 BOUNDS = ("matrix", "vector", "memory", "latency")
 # a kernel is bound by its latency where the roofs explain less than this fraction of its time, and
-# it is shorter than this [s]
+# it is shorter than this [s], or on a CPU than this many starts of threads
 EXPLAINED = 0.4
 SMALL_KERNEL = 2e-5
+STARTING = 2.0
 NOT_ASKED: Any = 0.0, 0  # bounds
 HALF_SUMS = ("matmul", "conv", "sparse")  # formulas of products that may add in fp16
 CONV_PHASE = {"forward": "forward", "dgrad": "input", "wgrad": "weight"}
@@ -350,6 +351,13 @@ FORMULAS: dict[str, Callable[[Members, Any, Rates, Kernels], np.ndarray]] = {
 }
 
 
+def _serial(ks: Members) -> tuple[np.ndarray, float]:
+    """Of a recurrence, the calls that wait for each other, one for each time step and twice that in
+    backward, and the kernels of a call: a product and a pointwise one.
+    """
+    return ks.shapes[0] * (2.0 if ks.kernels[0].phase == "backward" else 1.0), 2.0
+
+
 def _bounds(
     ks: Members, family: str, seconds: np.ndarray, rates: Rates, c: Kernels
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -367,5 +375,8 @@ def _bounds(
     at_rates = np.stack(
         [on_matrix / rates.sustained, on_vector / c.stream.vector, in_memory / rates.stream]
     )
-    small = (at_rates.max(axis=0) < EXPLAINED * seconds) & (seconds < SMALL_KERNEL)
+    calls, kernels = _serial(ks) if family == "recurrent" else (1.0, 1.0)
+    start = STARTING * kernels * cpu_start(rates, c) if rates.kind == "cpu" else 0.0
+    short = seconds / calls < np.maximum(SMALL_KERNEL, start)
+    small = (at_rates.max(axis=0) < EXPLAINED * seconds) & short
     return lower, np.where(small, BOUNDS.index("latency"), at_rates.argmax(axis=0))

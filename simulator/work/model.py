@@ -24,6 +24,7 @@ class Model(NamedTuple):
     # where a run of the program is slow: one that computes most batches from a few others
     quick: Callable[[Tape, int, int | None], object] | None = None
     storage: Storage | None = None  # of a quantized checkpoint
+    widened: bool = False  # a training step holds the checkpoint's weights as it holds all others
     # the same net with another configuration, as `config` is one; None of what is taken as it is
     again: Callable[[Any], Model] | None = None
 

@@ -41,6 +41,7 @@ TEXTS = [
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 WIDTH = {"COLUMNS": "100"}
+SAVED = re.compile(r" --save (\S+)")  # a file that a later command may read
 DRAWN = re.compile(r"(?:-o|--plot) (\w+\.png)")  # what a command of README.md draws into docs/
 LEFT_OUT = "...\n"
 
@@ -76,7 +77,7 @@ def programs(page: str):
 
 
 COMMANDS = [
-    pytest.param(line, output, id=f"{page}: {line}")
+    pytest.param(page, line, output, id=f"{page}: {line}")
     for page in PAGES
     for line, output in commands(page)
 ]
@@ -133,13 +134,24 @@ def folder(tmp_path_factory) -> Path:
     return place
 
 
+def write_before(line: str, page: str, place: Path) -> None:
+    """Have the files that a command reads written by the earlier ones of its page."""
+    for earlier, _ in commands(page):
+        if earlier == line:
+            return
+        saved = SAVED.search(earlier)
+        if saved and saved[1] in line.split() and not (place / saved[1]).exists():
+            write_before(earlier, page, place)
+            assert run(earlier).exit_code == 0, earlier
+
+
 def run(line: str):
     return CliRunner(env=WIDTH).invoke(main, shlex.split(line)[1:])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter
-@pytest.mark.parametrize(("line", "output"), COMMANDS)
-def test_every_command_works_and_prints_what_is_quoted(line, output, folder, monkeypatch):
+@pytest.mark.parametrize(("page", "line", "output"), COMMANDS)
+def test_every_command_works_and_prints_what_is_quoted(page, line, output, folder, monkeypatch):
     if ".onnx" in line or ".py:" in line:
         pytest.importorskip("torch")
     if ".onnx" in line:
@@ -148,6 +160,7 @@ def test_every_command_works_and_prints_what_is_quoted(line, output, folder, mon
     if "keras" in line:
         save_keras(folder)
     monkeypatch.chdir(folder)
+    write_before(line, page, folder)
     result = run(line)
     assert result.exit_code == 0, result.stderr
     assert not output or output == quoted(result.stdout, output), "make docs writes it anew"
@@ -163,13 +176,9 @@ def export_onnx(folder: Path) -> None:
 
     net = runpy.run_path(str(folder / "my_net.py"))["MyNet"]()
     torch.onnx.export(
-        net,
-        torch.zeros(2, 3, 32, 32),
-        str(folder / "my_net.onnx"),
-        dynamo=False,
-        input_names=["images"],
-        dynamic_axes={"images": {0: "batch"}},
-    )
+        net, torch.zeros(2, 3, 32, 32), str(folder / "my_net.onnx"), dynamo=False,
+        input_names=["images"], dynamic_axes={"images": {0: "batch"}},
+    )  # fmt: skip
 
 
 def save_keras(folder: Path) -> None:
@@ -191,6 +200,12 @@ def printed_by(code: str) -> str:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(code, "example", "exec"), {})
     return printed.getvalue()
+
+
+def test_a_file_that_an_earlier_command_writes_is_there_for_any_row_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_before("roofcast compare one.toml other.toml", "docs/report.md", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.toml", "other.toml"]
 
 
 def test_a_quote_may_leave_sections_out():
@@ -362,7 +377,7 @@ def refreshed(page: str) -> str:
         *((code, quote, printed_by) for code, quote in programs(page)),
     ]
     for code, quote, printed in runs:
-        if " --save " in code:  # what a later example reads
+        if SAVED.search(code):  # what a later example reads
             printed(code)
         if quote:
             real = quoted(printed(code), quote)

@@ -52,7 +52,7 @@ def brute_force(scenario, wanted):
             for each in steps[:1] if chooser.by_joules else steps:  # the fastest decides on energy
                 seconds = chooser.length.seconds(kind.floor, kind.names.device, n, float(each))
                 joules = chooser.joules(kind, tried.layout(int(np.argmin(step_s))))
-                point = chooser.point(kind, n, seconds, {}, each, 0.0, joules)
+                point = chooser.point(kind, n, seconds, {}, each, 0.0, *joules)
                 if meets(point, wanted) and point.value(wanted.objective) is not None:
                     found.append((point.value(wanted.objective), name, n))
     return min(found)

@@ -6,6 +6,9 @@ import pytest
 from kinds import kind_of_device, one_in_turn
 
 from roofcast import hwdb, predict
+from roofcast.simulator.choose.remedies import with_remedies
+from roofcast.simulator.forecast import chain
+from roofcast.simulator.forecast.scenario import Scenario
 
 NETS = [
     {"model": "gpt2", "batch": 2, "sequence": 256},
@@ -102,3 +105,50 @@ def test_the_diagnosis_tells_the_shares_of_the_limits(asked):
         assert round(100 * share.share) in said
     if share.name == "compute":  # of it, what the matrix units bound
         assert 0 < max(said) <= round(100 * share.share)
+
+
+RECURRENT = [("bilstm64", 1), ("bilstm64", 256), ("deepspeech2", 4), ("gnmt", 1), ("gnmt", 128)]
+CHAINS = [(cell, hidden, batch) for cell in ("gru", "lstm", "rnn")
+          for hidden, batch in ((64, 1), (512, 64), (2048, 1), (2048, 512))]  # fmt: skip
+RUN_ON = ["h100-sxm5", "t4", "gtx-1080-ti", "mi300x", "tpu-v4", "trainium2", "xeon-8480"]
+NOT_SMALL = 0.3  # share of a step
+# a CPU copies the operands of products, which cross memory three times, at half of the printed rate
+LEAST_USED = 0.1
+
+
+def used_as_it_binds(forecast):
+    """A resource that bounds much of a step is used: its datasheet time explains some of that."""
+    found = hold(forecast)
+    for name in ("compute", "memory bandwidth"):
+        if found[name].share > NOT_SMALL:
+            assert found[name].used > LEAST_USED * found[name].share, name
+    return found
+
+
+@pytest.mark.parametrize("device", RUN_ON)
+def test_what_bounds_recurrent_layers_is_used(device, tmp_path):
+    """A time step waits for the one before, so that a kernel over many is many small ones."""
+    for model, batch in RECURRENT:
+        used_as_it_binds(predict(model, device=device, batch=batch))
+    for cell, hidden, batch in CHAINS:
+        path = tmp_path / f"{cell}-{hidden}.toml"
+        layers = f'{{kind = "{cell}", hidden = {hidden}}}, {{kind = "last_token"}}'
+        path.write_text(
+            f'tokens = 256\nvocabulary = 1000\nlayers = [{{kind = "embedding", width = {hidden}}},'
+            f' {layers}, {{kind = "linear", out = 10}}]\n',
+            encoding="utf-8",
+        )
+        found = used_as_it_binds(predict(str(path), device=device, batch=batch))
+        if hidden == 64:
+            assert found["kernel latency"].share > 0.8
+
+
+@pytest.mark.parametrize("device", ["h100-sxm5", "tpu-v4", "xeon-8480"])
+def test_free_latency_saves_most_of_a_chain_of_small_steps(device):
+    """The limit with the largest share saves the most, and those without a share save little."""
+    scenario = Scenario(model="bilstm64", device=device)
+    forecast = with_remedies(chain.forecast(scenario), scenario)
+    share = {limit.name: limit.share for limit in forecast.limits if limit.share is not None}
+    saved = {r.limit: r.saved_s / forecast.step_time_s for r in forecast.remedies if r.limit}
+    assert saved["kernel latency"] > 0.8 and share["kernel latency"] > 0.9
+    assert all(saved[name] < 0.1 for name in saved if name != "kernel latency")

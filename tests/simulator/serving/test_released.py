@@ -4,14 +4,23 @@ import json
 
 import pytest
 
-from roofcast import hwdb, serving
+from roofcast import hwdb, predict, serving
+from roofcast.hwdb.formats import WIDTH, is_stored
 from roofcast.simulator.models import catalog
-from roofcast.simulator.models.names import SHIPPED
+from roofcast.simulator.models.released import released_in, told_of
 from roofcast.simulator.serving import profiles
 from roofcast.simulator.serving.likeness import MEASURED, OTHER, RELATIVE, Likeness, likeness
-from roofcast.simulator.serving.released import RELEASED, release
+from roofcast.simulator.serving.released import release
 from roofcast.simulator.serving.server import Degrees, Server
+from roofcast.simulator.work.precision import precision
+from roofcast.simulator.work.tape import Tape
 
+RELEASED = [
+    name
+    for name in catalog.names()
+    if (path := catalog.CONFIGS / f"{name}.json").exists()
+    and "quantization_config" in path.read_text(encoding="utf-8")
+]
 EIGHT = Degrees(tp=8)
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
 
@@ -26,10 +35,53 @@ def test_a_server_takes_the_weights_that_were_released(model, weights):
     assert not any("was released" in line for line in (*same.assumptions, *wide.assumptions))
 
 
-def test_every_release_names_a_shipped_model_and_its_source():
-    assert set(RELEASED) <= set(SHIPPED)
-    assert all(source for _, source in RELEASED.values())
-    assert release(catalog.resolve("llama-3.1-8b"), "vllm").format is None
+def test_all_doors_of_inference_take_the_weights_that_were_released():
+    """Bytes of weights on one device: `memory --mode infer` and a server, which holds the matrices
+    that MLA absorbs in 16 bits (0.15 % of DeepSeek-V3).
+    """
+    for name in RELEASED:
+        step = predict(name, "h200-sxm", mode="infer", sequence=16)
+        server = Server(name, "h200-sxm")
+        assert step.memory.parameters_bytes == pytest.approx(server.weight_bytes, rel=2e-3)
+        assert step.memory.parameters_bytes < 1.3 * step.parameters
+        assert any(f"(not given; {name} was released in" in line for line in step.assumptions)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_bf16_weights_replace_those_that_were_released(name):
+    wide = predict(name, "h200-sxm", mode="infer", sequence=16, weights="bf16")
+    assert wide.memory.parameters_bytes == pytest.approx(2 * wide.parameters, rel=1e-3)
+    assert any("replaced by weights in bf16" in line for line in wide.assumptions)
+    assert not any("was released" in line for line in wide.assumptions)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_training_holds_shipped_models_in_its_own_format_whatever_was_released(name):
+    raw = catalog.read_config(catalog.CONFIGS / f"{name}.json")
+    plain = {k: v for k, v in raw.items() if k != "quantization_config"}
+    for lora in (None, 8):
+        found, same = (
+            predict(m, "h200-sxm", sequence=16, lora=lora)
+            for m in (name, catalog.from_config(name, plain))
+        )
+        assert found.memory == same.memory and found.step_time_s == same.step_time_s
+        assert found.assumptions == same.assumptions
+
+
+def test_the_experts_alone_of_kimi_k2_thinking_are_in_four_bits():
+    model = catalog.resolve("moonshotai/Kimi-K2-Thinking")
+    tape = model.run(Tape(precision("bf16"), training=False), 1, 16)
+    held = {tape.nodes[w.node].op for w in tape.weights if is_stored(w.dtype)}
+    assert held == {"experts"}
+    whole = sum(w.size * w.count * WIDTH[w.dtype] for w in tape.weights)
+    assert whole == pytest.approx(594e9, rel=0.01)  # the files: huggingface.co, as listed
+
+
+def test_models_in_16_bits_were_not_released_in_fewer():
+    model = catalog.resolve("llama-3.1-8b")
+    assert release(model, "vllm").format is None and released_in(model) is None
+    with pytest.raises(ValueError, match="in 16 bits"):
+        told_of(model)
 
 
 def test_a_gguf_file_has_no_fp8():
