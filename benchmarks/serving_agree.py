@@ -1,11 +1,13 @@
-"""How far mean values and replays of requests agree below 70 % load, over random servers.
+"""How far forecasts and replays of requests agree below 70 % load, over random servers.
 
-    python benchmarks/serving_agree.py [--pools 1] [--load rate] [--draws 300] [--seed 0] [--all]
+    python benchmarks/serving_agree.py [--pools 1] [--load rate] [--draws 300] [--seed 0] [--means]
 
 Models, devices, layouts, software, lengths, instances and loads are drawn; for each of TTFT, TPOT
 and end to end the share of draws within 5 %, the worst, and the error of replays themselves: twice
-the standard error of their mean over seeds. One pool: where mean values of a rate would be taken
-without a replay; --all: everywhere. --rows prints every draw.
+the standard error of their mean over seeds. Forecasts are those of a single load: mean values, or,
+where these do not hold, those of one replay, which is compared with replays of other seeds.
+--means: mean values everywhere, as tables and searches have them; --closed: only where a single
+load has mean values. --rows prints every draw.
 """
 
 import argparse
@@ -83,10 +85,12 @@ def error(found: np.ndarray) -> float:
 
 
 def replays(load: Load, replayed: Any) -> list[Sample]:
-    """Replays of one load from several seeds, until their mean TTFT is known well."""
+    """Replays of one load from several seeds, not that of a forecast, until their mean TTFT is
+    known well.
+    """
     samples: list[Sample] = []
     sent = 0
-    for seed in range(SEEDS):
+    for seed in range(1, SEEDS + 1):
         samples.append(replayed(msgspec.structs.replace(load, seed=seed)))
         sent += len(samples[-1].weight)
         if error(np.array([s.mean("ttft") for s in samples])) < ENOUGH or sent > MOST:
@@ -101,9 +105,10 @@ def amount(random: Random, kind: str, highest: float, most: float) -> float:
     return float(int(math.exp(random.uniform(0.0, math.log(max(most, 2.0))))))
 
 
-def draw_one(random: Random, kind: str, every: bool = False) -> Row | None:
-    """A draw of one pool; None where the load is not below 70 %, or the mean values of a rate would
-    not be taken without a replay (`chain.trusted`); every: those too.
+def draw_one(random: Random, kind: str, wanted: str = "") -> Row | None:
+    """A draw of one pool; None where the load is not below 70 %.
+
+    wanted: "means": mean values alone; "closed": None, too, where a single load has no mean values.
     """
     words = server(random) | {"load": Load(kind="offline", **lengths(random))}
     of = one_pool.replica(Serving(**words))
@@ -113,15 +118,19 @@ def draw_one(random: Random, kind: str, every: bool = False) -> Row | None:
     places = held.sequences(load.input_len + held.reserved * load.output_len)
     load = msgspec.structs.replace(load, kind=kind, amount=amount(random, kind, highest, places))
     mean = one_pool._means(of, load, held)
-    if mean.use >= BELOW or not (every or one_pool.trusted(of, load, held, mean)):
+    doubt = one_pool.doubts(of, load, held, mean)
+    if mean.use >= BELOW or (doubt and wanted == "closed"):
         return None
+    told = mean
+    if doubt and wanted != "means":
+        seen = one_pool._replayed(of, load, held, mean, None)
+        told = one_pool._followed(of, load, held, mean, seen)  # type: ignore[arg-type]
     samples = replays(load, lambda at: one_pool._replayed(of, at, held, mean, None))
-    return compared(
-        f"{named(words)} {load.input_len}/{load.output_len} {kind} {load.amount:.4g}", mean, samples
-    )
+    name = f"{named(words)} {load.input_len}/{load.output_len} {kind} {load.amount:.4g}"
+    return compared(f"{name}; {doubt}", told, samples)
 
 
-def draw_two(random: Random, kind: str, every: bool = False) -> Row | None:
+def draw_two(random: Random, kind: str, wanted: str = "") -> Row | None:
     """The same of two pools."""
     words = server(random)
     load = Load(kind=kind, amount=1e-6 if kind == "rate" else 1.0, **lengths(random))
@@ -135,11 +144,14 @@ def draw_two(random: Random, kind: str, every: bool = False) -> Row | None:
     )
     made = two_pools.run(two_pools.at_lengths(asked, load))
     mean = two_pools.means(made, load)
-    if mean.mean.use >= BELOW:
+    if mean.mean.use >= BELOW or wanted == "closed":
         return None
+    told = mean
+    if wanted != "means":
+        told = two_pools._followed(made, mean, two_pools.replayed(made, load, mean))  # type: ignore[arg-type]
     samples = replays(load, lambda at: two_pools.replayed(made, at, mean))
     name = f"{named(words)} {count[0]}+{count[1]} {load.input_len}/{load.output_len}"
-    return compared(f"{name} {kind} {load.amount:.4g}", mean.mean, samples)
+    return compared(f"{name} {kind} {load.amount:.4g}", told.mean, samples)
 
 
 def named(words: dict[str, Any]) -> str:
@@ -174,14 +186,15 @@ def main() -> None:
     parser.add_argument("--load", default="concurrency", choices=("concurrency", "rate"))
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--means", dest="only", action="store_const", const="means", default="")
+    parser.add_argument("--closed", dest="only", action="store_const", const="closed")
     parser.add_argument("--rows", action="store_true")
     wanted = parser.parse_args()
     random, rows = Random(wanted.seed), []
     drawn = draw_one if wanted.pools == 1 else draw_two
     while len(rows) < wanted.draws:
         try:
-            row = drawn(random, wanted.load, wanted.all)
+            row = drawn(random, wanted.load, wanted.only)
         except RoofcastError:
             continue
         if row is not None:

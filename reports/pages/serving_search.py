@@ -16,6 +16,10 @@ from roofcast.simulator.serving.search import LIMITED, Found
 
 _SHOWN_FRONT = 10
 _SHOWN_REASONS = 6
+CLOSED = (
+    "closed loops: each user has one request under way; mean values, for which a single load has"
+    " those of a replay"
+)
 WORDS = {
     "throughput": "output tokens/s per device",
     "speed": "tokens/s per user",
@@ -53,7 +57,7 @@ def print_found(found: Found, top: int) -> None:
             _nothing(out, found)
         refused(out, found.reasons, found.left_out)
         section(out, "Assumed")
-        for line in ("closed loops: each user has one request under way", *found.assumptions):
+        for line in (f"{CLOSED} where these do not hold", *found.assumptions):
             say(out, line, first="- ")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import money, rate, seconds
-from roofcast.reports.pages.serving_search import WORDS, refused
+from roofcast.reports.pages.serving_search import CLOSED, WORDS, refused
 from roofcast.reports.parts import Console
 from roofcast.simulator.serving.pools.search import FoundSplits, Side, bound
 
@@ -53,8 +53,7 @@ def print_splits(found: FoundSplits, top: int) -> None:
             say(out, "no split holds the service level under any number of users", style="bold red")
         refused(out, found.reasons, LEFT_OUT)
         section(out, "Assumed")
-        closed = "closed loops: each user has one request under way"
-        for line in (closed, *found.assumptions):
+        for line in (CLOSED, *found.assumptions):
             say(out, line, first="- ")
 
 

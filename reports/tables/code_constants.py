@@ -144,6 +144,16 @@ CONSTANTS = (
     InCode(f"{TIMES}.dispatch", "SPARSE_CALL", "s", "measured",
            "host time of PyTorch to describe a 2:4 product to cuSPARSELt, per call",
            "pytorch issue 111339 (A100, 0.18 ms), PR 177866 (H100, 0.39 ms): their geometric mean"),
+    InCode("simulator.forecast.reserve", "MICRO_BATCHES", "micro-batches", "assumed",
+           "micro-batches of different lengths that the allocator is replayed for",
+           "assumed: an epoch of a small data set"),
+    *(InCode("simulator.allocator", name, "B", "printed", meaning,
+             "github pytorch/pytorch, c10/cuda/CUDACachingAllocator.cpp")
+      for name, meaning in (
+          ("UNIT", "requests are rounded up to"), ("SMALL", "smaller rests are not split off"),
+          ("MEDIUM", "smaller requests get a segment of SEGMENT"),
+          ("SEGMENT", "a segment for smaller requests"),
+          ("ROUND", "segments of larger requests are rounded up to"))),
     InCode(f"{TIMES}.host", "OLDEST", "year", "assumed",
            "hosts of earlier years are not slower still", "assumed: their clocks were the same"),
     InCode(f"{TIMES}.matmul", "TILE_M", "elements", "assumed",

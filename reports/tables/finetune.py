@@ -19,6 +19,7 @@ from roofcast.reports.tables.validation import BROKEN
 from roofcast.scenarios.measured.finetune.rows import Tuned, read
 from roofcast.scenarios.measured.peaks import counted
 from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.forecast.reserve import over_lengths
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
@@ -63,43 +64,50 @@ class Line(NamedTuple):
 def check_files(paths: Iterable[str | Path]) -> list[Checked]:
     """Every row of the files and its forecast."""
     runs = [run for path in paths for run in read(path)]
-    known: dict[bytes, Forecast | str] = {}
+    known: dict[bytes, tuple[Forecast, float] | str] = {}
     return [_check(run, known) for run in watched(runs, "runs of fine-tuning")]
 
 
-def _check(run: Tuned, known: dict[bytes, Forecast | str]) -> Checked:
+def _check(run: Tuned, known: dict[bytes, tuple[Forecast, float] | str]) -> Checked:
     """One row and its forecast. An error inside the engine refuses the row, not the table.
 
-    known: forecasts of equal scenarios, by their JSON.
+    known: forecasts of equal scenarios and what the allocator reserves, by their JSON.
     """
     if run.scenario is None:
         return Checked(run, None, None, None, run.refused)
     key = run.scenario.to_json()
     if key not in known:
         known[key] = _forecast(run.scenario)
-    found = known[key]
-    if isinstance(found, str):
-        return Checked(run, None, None, None, found)
+    answer = known[key]
+    if isinstance(answer, str):
+        return Checked(run, None, None, None, answer)
+    found, reserved = answer
     samples, tokens = (
         (_rate(getattr(found, name), found, parts) if run.timed else None)
         for name, parts in zip(QUANTITIES[1:], (run.sequences, 1), strict=True)
     )
-    return Checked(run, _peak(found, run.measured), samples, tokens, "")
+    return Checked(run, _peak(found, run, reserved), samples, tokens, "")
 
 
-def _forecast(s: Scenario) -> Forecast | str:
+def _forecast(s: Scenario) -> tuple[Forecast, float] | str:
+    """The forecast, and bytes that the allocator reserves where lengths differ, else 0."""
     try:
-        return forecast(s)
+        found = forecast(s)
+        return found, over_lengths(s, found) or 0.0
     except RoofcastError as error:
         return " ".join(str(error).split())
     except BROKEN as error:
         return f"{s.model}: {type(error).__name__}: {error}"
 
 
-def _peak(found: Forecast, measured: str) -> Range:
-    """The peak as it was measured [GiB], and its band."""
+def _peak(found: Forecast, run: Tuned, reserved: float) -> Range:
+    """The peak as it was measured [GiB], and its band. Where the measurement counts what the
+    allocator reserves, it is that of many micro-batches of different lengths.
+    """
     memory = found.memory
-    peak = counted(found, measured)
+    peak = counted(found, run.measured)
+    if run.measured != "allocated":
+        peak = max(peak, reserved + (memory.framework_bytes if run.measured == "device" else 0.0))
     low, high = (memory.low_bytes, memory.high_bytes)
     if low is None or high is None:
         low = high = memory.peak_bytes

@@ -4,8 +4,8 @@ asked for, by the quantization_config of its config.json (quantized.py).
 Shipped configurations have that key, where a model was released in fewer than 16 bits. What public
 copies of 2026-11 quote of them: DeepSeek-V3 (fp8, blocks of 128), Kimi K2 (github
 MoonshotAI/Kimi-K2, README.md: block-fp8), MiniMax-M2, gpt-oss (OpenAI 2025, Section 2.1: mxfp4).
-Assumed: DeepSeek-V3.2 as V3 with scales in ue8m0, from one note; Kimi K2 Thinking with experts alone
-in int4, symmetric, groups of 32, from copies that do not name the model.
+Assumed: DeepSeek-V3.2 as V3 with scales in ue8m0, from one note; Kimi K2 Thinking with experts
+alone in int4, symmetric, groups of 32, from copies that do not name the model.
 """
 
 from __future__ import annotations

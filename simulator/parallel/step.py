@@ -151,6 +151,8 @@ def timed(at: Placement, rows: list[Unit], often: np.ndarray) -> Timed:
     whole = total + filled + waited(at, moved, last, reducing(f), reducing(b))
     whole = whole + copied(at, tensors)
     update = updating(at, update.max(axis=0), fullest)
+    alone_s = summed(often, [sum(u.compute) + sum(u.host) for u in rows])
+    stack, apart_s = at.step.recipe.stack, (alone_s - f - b).max(axis=0)
     return Timed(
         passes=run,
         forward=f,
@@ -164,7 +166,7 @@ def timed(at: Placement, rows: list[Unit], often: np.ndarray) -> Timed:
         filled=filled,
         reduced=moved.both,
         update=update,
-        between=between_steps(at.step.recipe.stack, at.device, constants(), whole + update),
+        between=between_steps(stack, at.device, constants(), whole + update, apart_s),
     )
 
 

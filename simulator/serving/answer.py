@@ -39,9 +39,12 @@ class Replica(NamedTuple):
 
 
 def assemble(
-    of: Replica, load: Load, held: Room, found: Mean, met: Sample | None
+    of: Replica, load: Load, held: Room, found: Mean, met: Sample | None, doubt: str = ""
 ) -> ServingForecast:
-    """The forecast from the mean values of one replica, and from a replay where there is one."""
+    """The forecast from the mean values of one replica, and from a replay where there is one.
+
+    doubt: why mean values do not hold as well as a replay.
+    """
     asked, n = of.asked, of.cut.replicas
     rate = found.requests_per_s * n
     batch = load.amount if load.kind == "batch" else 1.0
@@ -84,7 +87,7 @@ def assemble(
         memory=memory_of(of, load, held, found),
         interval_class=of.server.likeness.device,
         interval_basis=basis(of.server.likeness, of.device.id),
-        assumptions=(*of.said, *_said(of, load, held, met)),
+        assumptions=(*of.said, *_said(of, load, met, doubt)),
         **rated(known, rate * load.output_len, prefill),
         **_highest(of, load, known, rate / found.use if steady else None, rate),
         decode_bounds=shares(_checked(of, spent[0], max(found.decoding, 1.0), load.context)),
@@ -276,7 +279,7 @@ def _watts(
     return busy * watts + (1.0 - busy) * of.server.idle_w, "board"
 
 
-def _said(of: Replica, load: Load, held: Room, met: Sample | None) -> tuple[str, ...]:
+def _said(of: Replica, load: Load, met: Sample | None, doubt: str) -> tuple[str, ...]:
     """What was assumed for the load."""
     said = []
     context = context_of(of)
@@ -292,7 +295,9 @@ def _said(of: Replica, load: Load, held: Room, met: Sample | None) -> tuple[str,
             " memory counts them for each sequence"
         )
     if met:
-        said.append(replay_said(load, met))
+        said.append(replay_said(load, met, doubt))
+    elif doubt:
+        said.append(f"mean values; a single load has those of a replay of requests: {doubt}")
     if load.kind == "concurrency" and load.amount > 1:
         said.append(first_wave(load))
     if load.kind == "rate":
@@ -311,14 +316,16 @@ def _said(of: Replica, load: Load, held: Room, met: Sample | None) -> tuple[str,
     return tuple(said)
 
 
-def replay_said(load: Load, met: Sample) -> str:
-    """What percentiles are of."""
+def replay_said(load: Load, met: Sample, doubt: str = "") -> str:
+    """What percentiles are of, and means; doubt: why."""
     lengths = f"; lengths lie within {load.spread:.0%} of those given" if load.spread else ""
-    of = f"percentiles of {len(met.weight):,} replayed requests (seed {load.seed})"
+    what = "means and percentiles" if met.means and load.kind == "concurrency" else "percentiles"
+    of = f"{what} of {len(met.weight):,} replayed requests (seed {load.seed})"
     filled = (
         ", sent while the system is as full as this load keeps it" if load.kind == "rate" else ""
     )
-    return f"{of}{filled}{lengths}"
+    why = f"; {doubt}" if what != "percentiles" else ""
+    return f"{of}{filled}{lengths}{why}"
 
 
 def first_wave(load: Load) -> str:

@@ -22,7 +22,7 @@ from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.formats import fewer_bits
 from roofcast.simulator.serving.load import Load, Requests
-from roofcast.simulator.serving.means import WAVE, Mean, mean, too_many
+from roofcast.simulator.serving.means import WAVE, Mean, mean, most_of, too_many
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.replay import Replayed, replay
 from roofcast.simulator.serving.result import ServingForecast
@@ -34,10 +34,10 @@ from roofcast.simulator.serving.steps import Steps
 from roofcast.simulator.work.model import Model
 
 REPLAYED, MOST_REPLAYED = 2000, 20000
-FEWEST = 200
+FEWEST, FEWEST_MEANS = 200, 500  # of a closed loop; where its means are those of the replay
 PER_USER = 10
-# where mean values of a rate are taken without a replay: share of the time that prompts take at
-# most, tokens of an answer, places per decoding sequence, places
+# where mean values are taken in closed form: share of the time that prompts take at most, tokens of
+# an answer; at a rate, places per decoding sequence, places
 BUSY, LONG, WIDE, MANY = 0.15, 50, 4.0, 64
 STACK = "vllm"
 
@@ -147,7 +147,8 @@ def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -
     """The forecast of a model served under a load.
 
     trace: the requests of a trace, whose load is `of_trace`. replays: with percentiles, from a
-    replay of requests; without, mean values alone, in a tenth of the time, where they hold.
+    replay of requests; without, mean values alone, in a tenth of the time. Where these do not hold,
+    the means are those of the replay; a rate is replayed there in any case.
     Raises BadInput or UnknownName: one line that says what is wrong.
     """
     of = replica(asked)
@@ -155,11 +156,13 @@ def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -
     held = held_of(of, asked.load, longest)
     load = share_of(asked.load, of.cut.replicas)
     found = _means(of, load, held)
-    replays = replays or (load.kind == "rate" and not trusted(of, load, held, found))
+    doubt = doubts(of, load, held, found)
+    replays = replays or (load.kind == "rate" and bool(doubt))
     met = _replayed(of, load, held, found, trace) if replays else None
-    if met is not None and load.kind in ("rate", "trace"):
-        found = _followed(of, load, found, met)
-    return assemble(of, load, held, found, met)
+    if met is not None and (doubt or load.kind in ("rate", "trace")):
+        met = met._replace(means=True)
+        found = _followed(of, load, held, found, met)
+    return assemble(of, load, held, found, met, doubt)
 
 
 @functools.lru_cache(maxsize=64)
@@ -199,42 +202,62 @@ def _means(of: Replica, load: Load, held: Room) -> Mean:
 
 
 def trusted(of: Replica, load: Load, held: Room, found: Mean) -> bool:
-    """Whether the mean values of a rate hold as well as a replay: on one pipeline stage, without
-    kernels of its own for few sequences, where prompts take little of the time, answers are long, a
-    chunk holds two prompts or more, and places are many. Elsewhere requests do not share the engine
-    evenly, as the mean values take them to.
+    """Whether the mean values of a rate or a closed loop hold as well as a replay."""
+    return not doubts(of, load, held, found)
+
+
+def doubts(of: Replica, load: Load, held: Room, found: Mean) -> str:
+    """Why the mean values of a rate or a closed loop do not hold as well as a replay, the first
+    reason, in words; "" where they do: on one pipeline stage, without kernels of its own for few
+    sequences, where prompts take little of the time, answers are long, a chunk holds two prompts or
+    more, and, where requests arrive at random, places are many. Elsewhere requests do not share the
+    engine evenly, as the mean values take them to.
     """
+    if load.kind not in ("rate", "concurrency"):
+        return ""
     places = held.sequences(load.input_len + held.reserved * load.output_len)
-    return (
-        of.cut.pp == 1
-        and not of.server.profile.gemv
-        and found.requests_per_s * found.prompt <= BUSY
-        and load.output_len >= LONG
-        and 2 * load.new <= of.server.chunk_tokens
-        and places >= max(WIDE * found.decoding, MANY)
-    )
+    profile, busy = of.server.profile, found.requests_per_s * found.prompt
+    few = places < max(WIDE * found.decoding, MANY) if load.kind == "rate" else found.use >= 1.0
+    why = {
+        "a pipeline has several batches under way": of.cut.pp > 1,
+        f"{profile.name} has kernels of its own for few sequences": profile.gemv,
+        f"prompts take more than {BUSY:.0%} of the time": busy > BUSY,
+        f"answers have fewer than {LONG} tokens": load.output_len < LONG,
+        "a step takes less than two prompts": 2 * load.new > of.server.chunk_tokens,
+        "places are few": few,
+    }
+    return next((name for name, there in why.items() if there), "")
 
 
-def _followed(of: Replica, load: Load, found: Mean, met: Sample) -> Mean:
-    """Means of the replay of a rate or a trace, which follows the queue request by request."""
-    before = max(found.decoding, 1.0)
+def _followed(of: Replica, load: Load, held: Room, found: Mean, met: Sample) -> Mean:
+    """Means of a replay, which follows the queue request by request. Users of a closed loop send
+    one request each in the time of one (Little's law).
+    """
+    before, ramp = max(found.decoding, 1.0), of.server.profile.ramp
+    if load.kind == "concurrency":
+        rate = load.amount / met.mean("e2e")
+        found = found._replace(
+            requests_per_s=rate, use=min(found.use * rate / found.requests_per_s, 1.0)
+        )
     if load.kind == "trace":
         highest = found.requests_per_s / found.use
         rate = len(met.weight) / met.found.seconds / of.cut.replicas
         found = found._replace(requests_per_s=rate, use=rate / highest)
     found = seen(found, met, found.overhead)
-    now = of.server.decode(np.array([max(found.decoding, 1.0), before]), load.context)
+    known = costs(of.server, load, most_of(of.server, load, held, of.spec), of.spec, ramp)
+    now = known.decode(np.array([max(found.decoding, 1.0), before]))
     return found._replace(step=found.step * float(now[0] / now[1]))
 
 
-def count(load: Load, use: float = 0.0) -> int:
+def count(load: Load, use: float = 0.0, means: bool = False) -> int:
     """Requests of a replay that count, where the load does not say: more near the highest rate,
-    where the queue is long at times.
+    where the queue is long at times, and where the means of a closed loop are those of the replay.
     """
     if load.requests is not None:
         return load.requests
     if load.kind == "concurrency":
-        return int(min(max(PER_USER * load.amount, FEWEST), MOST_REPLAYED))
+        fewest = FEWEST_MEANS if means else FEWEST
+        return int(min(max(PER_USER * load.amount, fewest), MOST_REPLAYED))
     return int(min(max(REPLAYED / 4 / max(1.0 - use, 0.01), REPLAYED), MOST_REPLAYED))
 
 
@@ -270,7 +293,7 @@ def _replayed(
     if load.kind == "rate":
         there = found.requests_per_s * found.e2e
         return at_rate(steps, load, count(load, found.use), held, there, way)
-    number = count(load)
+    number = count(load, means=bool(doubts(of, load, held, found)))
     first = load.amount / number if load.requests else WAVE
     share = first if load.amount > 1 else 0.0
 

@@ -14,7 +14,11 @@ from roofcast.simulator.serving.protocol import Numbers, Server
 from roofcast.simulator.serving.speculation import NONE, Speculation
 from roofcast.simulator.serving.steps import FINE, grid
 
+WAVES = 16  # numbers of prompts at which a pass of the first ones is timed
 Ask = tuple[str, tuple[Numbers, ...]]  # a step of a server, decode | prefill | mixed; its sizes
+
+
+Waves = Sequence[np.ndarray]  # seconds of passes of prompts alone, and of full ones
 
 
 def grid_of(most: float) -> np.ndarray:
@@ -49,6 +53,26 @@ def chunks(load: Load, chunk: int) -> list[tuple[int, int]]:
     return [(min(chunk, load.new - start), load.hit + start) for start in range(0, load.new, chunk)]
 
 
+def asks_wave(server: Server, load: Load, most: float) -> list[Ask]:
+    """The passes of the first prompts of all users, which come together: of some of them where
+    nothing decodes, and full ones with the least and the most sequences that decode; none where a
+    prompt takes several chunks.
+    """
+    k = max(int(server.chunk_tokens), 1) / load.new
+    if k < 1.0:
+        return []
+    ends = np.array([1.0, max(most, 2.0)])
+    return [
+        ("prefill", (wave_sizes(k), load.new, load.hit)),
+        ("mixed", (ends, load.input_len, k * load.new, load.hit, k)),
+    ]
+
+
+def wave_sizes(most: float) -> np.ndarray:
+    """Prompts of the passes that are timed of those that come together, up to a chunk."""
+    return np.geomspace(1.0, most, WAVES)
+
+
 def _prompts(sizes: np.ndarray, load: Load, chunk: int, spec: Speculation) -> np.ndarray:
     """Prompts that come with a step of so many sequences."""
     more = max(load.output_len - 1, 1)
@@ -60,7 +84,7 @@ class Costs:
 
     most: sequences at once, of the memory and of the stack. users: of a closed loop, a number or an
     array of them; then all that follows from them are arrays. found: seconds of the steps of
-    `asks`, and of `asks_first` together, where they are timed already.
+    `asks`, of `asks_first` together, and of `asks_wave`, where they are timed already.
     """
 
     def __init__(
@@ -71,7 +95,7 @@ class Costs:
         spec: Speculation = NONE,
         ramp: float = 0.0,
         users: Numbers | None = None,
-        found: tuple[Sequence[np.ndarray], float] | None = None,
+        found: tuple[Sequence[np.ndarray], float, Waves] | None = None,
     ) -> None:
         self.server, self.load, self.spec = server, load, spec
         self.users: Numbers = load.amount if users is None else users
@@ -85,7 +109,7 @@ class Costs:
         if found is None:
             timed = [getattr(server, name)(*sizes) for name, sizes in asks(*self._lengths)]
         else:
-            timed, self.first = list(found[0]), found[1]
+            timed, self.first, self.wave_passes = list(found[0]), found[1], found[2]
         times = [np.broadcast_to(np.asarray(t, float), self.grid.shape) for t in timed]
         plain, prompts = times[0], times[2 if spec.drafted else 1 :]
         step = times[1] + spec.draft * plain if spec.drafted else plain
@@ -108,9 +132,11 @@ class Costs:
 
     def of(self, load: Load) -> Costs:
         """The same for another load of the same lengths."""
+        if load.kind == "concurrency":
+            self.__dict__.setdefault("wave_passes", self.wave_passes)  # made once for all
         other = copy.copy(self)
         other.load, other.users = load, load.amount
-        for name in ("_highest", "others", "wave"):
+        for name in ("_highest", "others"):
             other.__dict__.pop(name, None)
         return other
 
@@ -186,10 +212,20 @@ class Costs:
         return np.sqrt(2.0 * (self.served + 1.0))
 
     @cached_property
-    def wave(self) -> Numbers:
-        """Prompts before one of those that all users send together, in the mean."""
-        most = np.minimum(self.together, self.users)
-        return np.maximum(most * (np.ceil(self.users / most) + 1) / 2 - 1, 0.0)
+    def wave_passes(self) -> Waves:
+        """Seconds of the passes of `asks_wave`; none where a prompt takes several chunks."""
+        asked = asks_wave(self.server, self.load, float(self.most))
+        return [np.asarray(getattr(self.server, name)(*sizes), float) for name, sizes in asked]
+
+    def of_pass(self, prompts: Numbers) -> Numbers:
+        """A pass of so many prompts, at most a chunk, where nothing decodes."""
+        return np.interp(prompts, wave_sizes(float(self.together)), self.wave_passes[0])
+
+    @property
+    def full_pass(self) -> tuple[Numbers, Numbers]:
+        """A full chunk of prompts with one sequence that decodes, and what each other one adds."""
+        one, all_ = self.wave_passes[1]
+        return one, (all_ - one) / (max(float(self.most), 2.0) - 1.0)
 
     @cached_property
     def first(self) -> Numbers:

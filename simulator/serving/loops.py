@@ -13,9 +13,9 @@ import numpy as np
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.capacity import Room
-from roofcast.simulator.serving.costs import Costs, asks, asks_first
+from roofcast.simulator.serving.costs import WAVES, Costs, asks, asks_first, asks_wave, wave_sizes
 from roofcast.simulator.serving.load import Load
-from roofcast.simulator.serving.means import Mean, loops_of, places_of
+from roofcast.simulator.serving.means import Mean, loops_of, most_of
 from roofcast.simulator.serving.passes import timed
 from roofcast.simulator.serving.protocol import Numbers
 
@@ -57,6 +57,32 @@ class Every(Costs):
             _Table([getattr(c, n) for c in of], self._grids) for n in ("steps", "stalls")
         ]
 
+        several = self.load.new > np.array([float(costs.chunk) for costs in of])
+        waves = [
+            [np.zeros(WAVES), np.zeros(2)] if long else costs.wave_passes
+            for long, costs in zip(several, of, strict=True)
+        ]
+        self._waves = _Table(
+            [passes for passes, _ in waves],
+            np.concatenate([wave_sizes(max(float(c.together), 1.0)) for c in of]),
+        )
+        least, full = (self._each([float(ends[k]) for _, ends in waves]) for k in (0, 1))
+        self._full = least, (full - least) / (np.maximum(self.most, 2.0) - 1.0)
+        self._wave_start = np.repeat(np.arange(len(of)) * WAVES, self._counts)
+
+    @property
+    def full_pass(self) -> tuple[Numbers, Numbers]:
+        """A full chunk, as `Costs.full_pass` has it."""
+        return self._full
+
+    def of_pass(self, prompts: Numbers) -> Numbers:
+        """A pass of so many prompts, at most a chunk, where nothing decodes."""
+        most = np.maximum(self.together, 1.0)
+        share = np.log(prompts) / np.maximum(np.log(most), 1e-12)
+        below = np.clip((share * (WAVES - 1)).astype(int), 0, WAVES - 2)
+        place = self._wave_start + below
+        return self._waves.at(place, prompts - self._waves.grid[place])
+
     def _each(self, values: Sequence[float]) -> np.ndarray:
         """A value of each layout, for all of its numbers of users."""
         return np.repeat(np.array(values, dtype=float), self._counts)
@@ -97,8 +123,9 @@ class _Table:
     """Values on the grids of all layouts, and their slopes."""
 
     def __init__(self, values: Sequence[np.ndarray], grids: np.ndarray) -> None:
-        self.values = np.concatenate(values)
-        self.slopes = np.append(np.diff(self.values), 0.0) / np.append(np.diff(grids), 1.0)
+        self.grid, self.values = grids, np.concatenate(values)
+        apart = np.append(np.diff(grids), 1.0)
+        self.slopes = np.append(np.diff(self.values), 0.0) / np.where(apart == 0.0, 1.0, apart)
 
     def at(self, place: np.ndarray, beyond: np.ndarray) -> np.ndarray:
         """The values so far beyond places."""
@@ -112,13 +139,22 @@ def costs_of(every: Sequence[tuple[Replica, Room]], load: Load) -> list[Costs]:
     found: list[Costs] = []
     for start in range(0, len(every), TIMED):
         some = every[start : start + TIMED]
-        steps = [asks(of.server, load, places_of(held, load), of.spec) for of, held in some]
+        steps = [
+            asks(of.server, load, most_of(of.server, load, held, of.spec), of.spec)
+            for of, held in some
+        ]
         first = [asks_first(of.server, load) for of, _ in some]
-        both = zip(some, steps, first, strict=True)
-        spent = iter(timed([of.server.asked(n, *x) for (of, _), a, b in both for n, x in (*a, *b)]))
-        for (of, held), a, b in zip(some, steps, first, strict=True):
-            times = [next(spent).total for _ in a], sum(float(next(spent).total) for _ in b)
-            profile, most = of.server.profile, places_of(held, load)
+        most_each = [most_of(of.server, load, held, of.spec) for of, held in some]
+        waves = [asks_wave(of.server, load, m) for (of, _), m in zip(some, most_each, strict=True)]
+        every_ask = zip(some, steps, first, waves, strict=True)
+        spent = iter(
+            timed(
+                [of.server.asked(n, *x) for (of, _), *a in every_ask for each in a for n, x in each]
+            )
+        )
+        for (of, _), most, *asked in zip(some, most_each, steps, first, waves, strict=True):
+            a, b, c = ([next(spent).total for _ in each] for each in asked)
+            times, profile = (a, sum(float(t) for t in b), c), of.server.profile
             found.append(Costs(of.server, load, most, of.spec, profile.ramp, found=times))
     return found
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.tuples import NamedTuple
+from roofcast.simulator.serving.arrivals import at_random, first_wave, meets, returned
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load
@@ -81,7 +82,7 @@ def mean(
         fitting = max(held.sequences(load.input_len + load.output_len), 1)
         fitting = min(fitting, math.ceil(load.amount))
         return _floats(_static(made(server, load, fitting, spec, 0.0), fitting))
-    most = places_of(held, load)
+    most = most_of(server, load, held, spec)
     costs = made(server, load, most, spec, ramp)
     if load.kind == "offline":
         return _floats(_steady(costs, most))
@@ -119,13 +120,20 @@ def _static(costs: Costs, fitting: int) -> Mean:
     return Mean(alone, tpot, e2e, b, asked / e2e, 0.0, step, alone / asked, alone, 1.0)
 
 
-def _steady(costs: Costs, decoding: Numbers, wave: Numbers = 0.0) -> Mean:
-    """While `decoding` sequences decode; wave: share of prompts that come all together at first."""
+def _steady(
+    costs: Costs, decoding: Numbers, first: tuple[Numbers, Numbers, Numbers] | None = None
+) -> Mean:
+    """While `decoding` sequences decode. first: of requests that come all together their share,
+    seconds to the first token, and of these in the queue.
+    """
     (step, added), alone = costs.step_of(decoding), costs.first
     rate = costs.rate_of(decoding, step, added)
     tpot = decoding / (rate * costs.more) if costs.more else 0.0
     queue, prefill = _prompt_s(costs, rate, decoding, (tpot, step, added))
-    queue = queue + wave * costs.wave * added
+    if first is not None:
+        share, passed, waited = first
+        queue = share * waited + (1.0 - share) * queue
+        prefill = share * (passed - waited) + (1.0 - share) * prefill
     ttft = costs.outside + queue + prefill
     use = rate / costs.highest()
     e2e = ttft + costs.more * tpot
@@ -145,7 +153,7 @@ def _prompt_s(
     arriving = rate * costs.others
     whole = costs.spec.tokens * step  # a step of all drafted tokens
     took = np.maximum(costs.spec.tokens * tpot, whole)  # with the prompts in it
-    rest = _rest(took, arriving, added)
+    rest = at_random(took, arriving, added)
     own = costs.parts * whole + added
     k = costs.served
     shared = 2.0 * rest * arriving * added * (1.0 - 1.0 / k)
@@ -154,7 +162,7 @@ def _prompt_s(
     # of a prompt that takes several chunks, the other chunks of the one under way
     rest += busy * own * (1.0 - 1.0 / costs.parts) / 2.0
     # probability that others decode while the prompt is computed
-    many = 1.0 if costs.load.kind == "offline" else 1.0 - np.exp(-decoding * costs.others)
+    many = meets(costs, decoding)
     return many * rest + ahead, many * (shared + own) + (1.0 - many) * alone
 
 
@@ -164,7 +172,7 @@ def _closed(costs: Costs) -> Mean:
     start: Numbers = WAVE
     if costs.load.requests:
         start = users / np.maximum(costs.load.requests, users)
-    wave = np.where(np.greater(users, 1), start, 0.0)
+    wave = np.where(np.greater(users, 1), start, 0.0), *first_wave(costs)
 
     def under_way(decoding: Numbers) -> Numbers:
         found = _steady(costs, decoding, wave)
@@ -178,6 +186,7 @@ def _closed(costs: Costs) -> Mean:
     bound = fullest <= users
     solved = most if np.all(bound) else solve(under_way, users, most, fullest)
     found = _steady(costs, np.where(bound, most, solved), wave)
+    found = _coming_back(costs, found, np.where(bound, 0.0, 1.0 - wave[0]))
     late = np.maximum(users / found.requests_per_s - found.e2e, 0.0)
     found = found.delayed(np.where(bound, late, 0.0))
     use: Numbers = np.where(bound, 1.0, found.use)
@@ -188,6 +197,24 @@ def _closed(costs: Costs) -> Mean:
     share = np.where(bound, 0.0, costs.ramp)
     both: list[Numbers] = [share * a + (1.0 - share) * b for a, b in zip(same, found, strict=True)]
     return Mean(*both)
+
+
+def _coming_back(costs: Costs, found: Mean, share: Numbers) -> Mean:
+    """With the rest of a step that requests meet which come back a fixed time after one ended.
+
+    share: of these requests. What they wait longer or shorter is a part of one step in the time of
+    a request, so that the steps stay as they are.
+    """
+    took = np.maximum(costs.spec.tokens * found.tpot, costs.spec.tokens * found.step)
+    longer = share * returned(costs, found.decoding, found.requests_per_s, took)
+    longer = np.maximum(longer, -found.queue)
+    e2e = found.e2e + longer
+    rate = found.requests_per_s * found.e2e / e2e
+    return found._replace(
+        ttft=found.ttft + longer, e2e=e2e, queue=found.queue + longer, requests_per_s=rate,
+        decoding=found.decoding * rate / found.requests_per_s,
+        use=found.use * rate / found.requests_per_s,
+    )  # fmt: skip
 
 
 def _in_step(costs: Costs, found: Mean) -> Mean:
@@ -222,7 +249,7 @@ def closed_loops(
     """The mean values of closed loops of so many users each, arrays: those of `mean`."""
     load = msgspec.structs.replace(load, kind="concurrency")
     users = np.asarray(users, dtype=float)
-    return loops_of(Costs(server, load, places_of(held, load), spec, ramp, users))
+    return loops_of(Costs(server, load, most_of(server, load, held, spec), spec, ramp, users))
 
 
 def loops_of(costs: Costs) -> Mean:
@@ -232,9 +259,17 @@ def loops_of(costs: Costs) -> Mean:
     return Mean(*every)
 
 
-def places_of(held: Room, load: Load) -> float:
-    """Sequences that fit at once where they are of every age."""
-    return float(max(held.sequences(load.input_len + held.reserved * load.output_len), 1))
+def most_of(server: Server, load: Load, held: Room, spec: Speculation = NONE) -> float:
+    """Sequences that decode at once, at most: as many as fit where they are of every age, and no
+    more than are kept up by the prompts of a step. B sequences end B t / m a step, of m more tokens
+    each and t a step, and a step of c tokens takes c - B of prompts of n:
+
+        B t / m <= (c - B) / n,    B <= m c / (n t + m)
+    """
+    places = held.sequences(load.input_len + held.reserved * load.output_len)
+    more, chunk = load.output_len - 1, max(int(server.chunk_tokens), 1)
+    kept = more * chunk / (load.new * spec.tokens + more) if more > 0 else math.inf
+    return float(max(min(places, kept), 1.0))
 
 
 def mean_of(costs: Costs, rate: float) -> Mean:
@@ -285,13 +320,6 @@ def _sharing(costs: Costs, rate: float, most: float) -> tuple[float, float]:
     total = float(weights.sum() + tail)
     inside = float((np.arange(int(most) + 1) * weights).sum())
     return float((inside + most * tail + beyond) / total), float(beyond / total)
-
-
-def _rest(took: Numbers, rate: Numbers, added: Numbers) -> Numbers:
-    """What is left of a step when a request arrives at random: E[s^2] / (2 E[s]), where some steps
-    are longer by a prompt. Twice as long other prompts arrive that the next step takes as well.
-    """
-    return (took * took + rate * took * added * added) / (2.0 * took)
 
 
 def solve(

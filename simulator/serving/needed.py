@@ -14,7 +14,7 @@ from roofcast.simulator.serving.asked import SLO, Level
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load
-from roofcast.simulator.serving.means import closed_loops, mean_of
+from roofcast.simulator.serving.means import closed_loops, mean_of, most_of
 from roofcast.simulator.serving.slo import HIGHEST, SLOWEST, Curve, factors
 
 MOST = 10**6  # replicas
@@ -46,8 +46,7 @@ class Need:
     def costs(self) -> Costs:
         """Steps of one replica under requests that arrive at random."""
         if self._costs is None:
-            length = self.load.input_len + self.held.reserved * self.load.output_len
-            most = float(max(self.held.sequences(length), 1))
+            most = most_of(self.of.server, self.load, self.held, self.of.spec)
             self._costs = Costs(self.of.server, self.load, most, self.of.spec)
         return self._costs
 

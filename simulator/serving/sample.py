@@ -31,6 +31,7 @@ class Sample(NamedTuple):
 
     found: Replayed
     weight: np.ndarray
+    means: bool = False  # whether the mean values of the forecast are those of these requests
 
     def mean(self, name: str) -> float:
         """Mean of a time over the requests that have it [s]."""

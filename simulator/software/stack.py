@@ -31,6 +31,7 @@ MEANING = {  # of what a profile sets
     "dispatch_s": "host seconds to launch a forward kernel, on a host of 2026",
     "dispatch_backward": "cost of launching a backward kernel, as a fraction of dispatch_s",
     "blocking": "the host waits for each kernel that it launches (CUDA_LAUNCH_BLOCKING=1)",
+    "records": "the host records each micro-batch whole before the device runs it (lazy mode)",
     "graphs": "launches are replayed from a CUDA graph: no host time",
     "graphs_but_experts": "launches outside experts are replayed from CUDA graphs: no host time",
     "memory_format": "layout of images in memory: contiguous (NCHW) or channels_last (NHWC)",
@@ -91,6 +92,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     framework_bytes: Positive
     slack: Positive
     blocking: bool = False
+    records: bool = False
     graphs_but_experts: bool = False
     master: bool = False
     gradient_bytes: Rate = 4.0

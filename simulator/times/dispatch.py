@@ -50,7 +50,8 @@ def phases_of(step: Step, seconds: np.ndarray, device: Device, waits: bool = Tru
     if not waits:
         return Phases(of, *sums, 0.0, 0.0)
     stack = step.recipe.stack
-    between = float(between_steps(stack, device, c, float(sums[2].sum())))
+    apart_s = float((sums[0] + sums[1] - sums[2])[:-1].sum())  # without the update
+    between = float(between_steps(stack, device, c, float(sums[2].sum()), apart_s))
     return Phases(of, *sums, between, program(stack, device, c))
 
 
@@ -96,15 +97,21 @@ def by_phase(
 
 
 def between_steps(
-    stack: Stack, device: Device, c: Kernels, rest_s: ArrayLike = 0.0
+    stack: Stack, device: Device, c: Kernels, rest_s: ArrayLike = 0.0, apart_s: ArrayLike = 0.0
 ) -> np.ndarray | float:
     """Host seconds per step beyond the `rest_s` that it takes otherwise: what nothing hides (a
     session's call, input, logging), and what the step does not hide of the launch of its program.
 
     The host launches the program of the next step while this one runs, so that a step takes the
-    longer of the two. More on an older host.
+    longer of the two. More on an older host. A stack that records each micro-batch whole before the
+    device runs it, and reads the loss after each step, hides neither the recording of the first
+    micro-batch nor the run of the last: `apart_s`, how much longer host and device of one
+    micro-batch take one after the other than together.
     """
+    always: np.ndarray | float
     always = float(stack.step_s * (of_device(device, c) if device.kind != "cpu" else 1.0))
+    if stack.records and device.kind != "cpu":
+        always = always + np.maximum(apart_s, 0.0)
     launching = program(stack, device, c)
     if not launching:
         return always

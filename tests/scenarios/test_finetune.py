@@ -48,9 +48,30 @@ def test_each_step_of_torchtunes_ladder_has_the_right_sign():
 
 
 def test_llama_2_70b_with_lora_in_mlperf_is_within_a_tenth():
-    """Of six runs; the largest has blocks of three steps, between 163.9 and 194.5 samples/s."""
-    found = sorted(errors("mlperf-v40", "samples_per_s"))
-    assert len(found) == 6 and found[4] <= 0.10 and found[5] <= 0.12
+    found = errors("mlperf-v40", "samples_per_s")
+    assert len(found) == 6 and max(found) <= 0.10
+
+
+def test_baselines_of_gaudi_as_their_tests_run():
+    """Prompts of 64 tokens wait for the host that records them: +259 to +369 % before."""
+    checked = table.check_files([HERE / "optimum-habana.csv"])
+    found = {c.run.id: c.error("samples_per_s") for c in checked if c.run.samples_per_s}
+    rates = sorted(abs(e) for e in found.values() if e is not None)
+    assert len(rates) == 101 and rates[50] <= 0.32
+    prompts = [
+        abs(c.error("samples_per_s"))
+        for c in checked
+        if "prompt_tuning" in c.run.row["model"] and c.run.timed
+    ]
+    assert len(prompts) == 6 and max(prompts) <= 0.30
+
+
+def test_dreambooth_of_pefts_readme_keeps_its_weights_in_32_bits():
+    """ "v1-4" names no 4 bits; two pictures, eager attention, CLIP trained: 14 % at most."""
+    checked = table.check_files([HERE / "peft.csv"])
+    found = [c for c in checked if "stable-diffusion" in c.run.row["model"]]
+    assert len(found) == 3 and all(c.run.scenario.weights is None for c in found)
+    assert max(abs(c.error("peak_mem_gib")) for c in found) <= 0.15
 
 
 @pytest.mark.parametrize(
@@ -97,6 +118,21 @@ def test_methods_and_formats(cells, wanted):
     found = tuned(row(**cells))
     assert not found.refused
     assert (found.kind, found.scenario.weights, found.scenario.precision) == wanted
+
+
+def test_scripts_of_a_source_say_what_a_row_does_not():
+    """Optimum Habana's TRL tests train adapters; question answering is compiled, LoRA logs."""
+    habana = {"source_name": "optimum-habana", "device": "gaudi2", "n_devices": "8", "method": ""}
+    for model, (kind, stack, precision) in {
+        "run_lora_clm_llama-7b": ("LoRA", "optimum-habana-logging", "amp-bf16"),
+        "run_qa_roberta-large": ("full", "optimum-habana-compiled", "amp-bf16"),
+        "run_clm_gemma-2b-it_deepspeed": ("full", "optimum-habana", "bf16"),
+        "run_clm_gemma-2b-it_multi_card": ("full", "optimum-habana", "amp-bf16"),
+        "sft_llama-7b_multi_card": ("LoRA", "optimum-habana-logging", "amp-bf16"),
+        "reward_modeling_llama-7b": ("LoRA", "optimum-habana-logging", "amp-bf16"),
+    }.items():
+        t = tuned({"model": model, **habana})
+        assert (t.kind, t.scenario.stack, t.scenario.precision) == (kind, stack, precision), model
 
 
 def test_names_of_hubs_are_shipped_models():

@@ -93,7 +93,8 @@ def read(path: str | Path) -> list[Tuned]:
 
 def tuned(row: Row, folder: Path = HERE) -> Tuned:
     """One row; where no scenario can be made of it, with the reason."""
-    asked, method = words.settings(row), words.method_of(row)
+    asked = words.settings(row)
+    method = words.method_of(row, str(asked.get("method", "")))
     scenario: Scenario | None = None
     assumed: list[str] = []
     why = words.refused(row)
@@ -129,7 +130,7 @@ def _scenario(
         cell = text(row, "model")
         raise _Refused(f"model {quoted(cell)} is not among the models" if cell else "no model")
     device = words.device_of(row) or ANY_DEVICE
-    stack, devices = text(row, "stack") or words.stack_of(row), words.devices_of(row)
+    stack, devices = words.stack_of(row, asked), words.devices_of(row)
     micro = _count(row, "micro_batch", asked, 8)
     accumulated = _count(row, "grad_accum", asked, 1)
     layout = _layout(row, asked, devices, stack)
@@ -150,8 +151,10 @@ def _scenario(
         given["system"] = text(row, "system")
     if offload := words.offload_of(row):
         given["offload"] = offload
-    if words.fused_attention(row) is False:
-        given["attention"] = "eager"
+    fused = words.fused_attention(row)
+    if attention := "eager" if fused is False else asked.get("attention"):
+        given["attention"] = attention
+    given |= {name: asked[name] for name in ("encoders", "train_text_encoder") if name in asked}
     if method.kind != words.FULL:
         given |= _adapters(row, method, asked)
     return Scenario(**given), _assumed(row, asked)
@@ -217,7 +220,9 @@ def _adapters(row: Row, method: words.Method, asked: dict[str, Any]) -> dict[str
     if method.train:
         return {"train": method.train}
     noted = text(row, "note").lower()
-    targets = "all" if "all linear" in noted else text(row, "targets") or asked.get("targets")
+    targets = (
+        "all" if "all linear" in noted else text(row, "targets") or asked.get("targets") or None
+    )
     return {
         "lora": words.rank_of(row, asked),
         "lora_targets": targets,

@@ -100,15 +100,17 @@ def refused(row: Row) -> str:
     return ""
 
 
-def method_of(row: Row) -> Method:
-    """How a row fine-tunes: by its method, else by what the model's cell adds.
+def method_of(row: Row, of_source: str = "") -> Method:
+    """How a row fine-tunes: by its method, else by what the model's cell adds; of_source: what the
+    scripts of its source do.
 
     >>> method_of({"method": "QLoRA 4-bit, Unsloth Open"}).weights
     'nf4'
     >>> method_of({"method": "FULL"}).kind, method_of({"method": "", "model": "run_lora_clm"}).kind
     ('full', 'LoRA')
     """
-    words = f"{text(row, 'method')} {text(row, 'model')} {text(row, 'bits')}bit".lower()
+    bits = f"{text(row, 'bits')}bit" if text(row, "bits") else ""
+    words = f"{text(row, 'method')} {text(row, 'model')} {bits} {of_source}".lower()
     noted = re.search(r"quantization=([^;]*)|quant=([^;]*)", text(row, "note").lower())
     format_ = f"{words} {noted[0] if noted else ''}".replace("quant=none", "")
     adapted = re.search(r"lora|dora|vera", words) is not None
@@ -209,8 +211,10 @@ def devices_of(row: Row) -> int:
     return int(found[1]) if found else 1
 
 
-def stack_of(row: Row) -> str:
-    """Our stack for what a row calls its software."""
+def stack_of(row: Row, asked: dict[str, Any]) -> str:
+    """Our stack for what a row calls its software, or the one that its source's scripts need."""
+    if cell := text(row, "stack") or asked.get("stack"):
+        return str(cell)
     if offload_of(row) == ("parameters",) and "deepspeed" in said(row):
         return "deepspeed-zero3"
     return first_match(f"{said(row)} {text(row, 'note').lower()}", names().stacks) or (

@@ -21,7 +21,7 @@ than that: for k = 1 the wait is taken half-way between, within 5 % of simulatio
 
 from __future__ import annotations
 
-import math
+from typing import Protocol
 
 import numpy as np
 
@@ -35,6 +35,24 @@ LEAST = 1e-12  # probability that is not told from none
 TAIL = 16.0  # -ln of the probability of more that wait than states
 
 
+class At(NamedTuple):
+    """What `Alone` is interpolated in, at shares of the capacity."""
+
+    odds: np.ndarray  # ln of the odds over the share
+    rest: np.ndarray
+    ahead: np.ndarray  # times the share that is idle
+    own: np.ndarray
+    loose: np.ndarray
+
+
+class Queue(Protocol):
+    """An instance by itself under any load."""
+
+    def at(self, use: Numbers) -> At:
+        """At shares of its capacity, up to the last of `LOADS`."""
+        ...
+
+
 class Alone(NamedTuple):
     """One instance by itself, at each of `LOADS`."""
 
@@ -44,6 +62,17 @@ class Alone(NamedTuple):
     own: np.ndarray  # requests of its pass, where it meets one
     loose: np.ndarray  # probability that a pass takes all that wait and could take one more
     many: np.ndarray  # requests of a pass
+
+    @property
+    def curves(self) -> At:
+        """What is interpolated."""
+        return At(
+            np.log(self.odds / LOADS), self.rest, self.ahead * (1.0 - LOADS), self.own, self.loose
+        )
+
+    def at(self, use: Numbers) -> At:
+        """As `Queue` has it."""
+        return At(*(np.interp(use, LOADS, each) for each in self.curves))
 
 
 def alone(seconds: np.ndarray, capacity: float, parts: int = 1) -> Alone:
@@ -56,12 +85,10 @@ def alone(seconds: np.ndarray, capacity: float, parts: int = 1) -> Alone:
 def _solved(seconds: np.ndarray, rate: float, use: float, m: int) -> tuple[float, ...]:
     """The chain at a rate that is this share of the capacity."""
     k, each = len(seconds), float(seconds[0])
-    usual = 1.0
+    usual, upto = 1.0, np.arange(1.0, k + 1.0)
     for _ in range(20):
-        usual = float(
-            np.interp(max(m * rate * each, 1.0), np.arange(1, k + 1), np.arange(1, k + 1))
-        )
-        each = float(np.interp(usual, np.arange(1, k + 1), seconds))
+        usual = min(max(m * rate * each, 1.0), float(k))
+        each = float(np.interp(usual, upto, seconds))
     # parts of a pass, about
     several = int(min(usual + 6.0 * m * np.sqrt(usual / m) + 8.0 * m, k))
     states = several + m * int(TAIL / (2.0 * (1.0 - use)) + TAIL)
@@ -70,14 +97,15 @@ def _solved(seconds: np.ndarray, rate: float, use: float, m: int) -> tuple[float
     b[0] = min(m, k)
     took, left = seconds[b - 1], np.maximum(n - b, 0)
     left[0] = m - b[0]
-    met = rate * took[:, None]
+    sizes, kind = np.unique(b, return_inverse=True)  # of passes
+    met = rate * seconds[sizes - 1][:, None]
     j = np.arange(-(-states // m) + 1)
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, len(j))))])  # ln j!
     coming = np.exp(j * np.log(met) - met - logs)
     moves = np.zeros((states, states))
     place = n - left[:, None]
     there = (place >= 0) & (place % m == 0)
-    moves[there] = np.take_along_axis(coming, np.maximum(place // m, 0), axis=1)[there]
+    moves[there] = coming[kind[:, None], np.maximum(place // m, 0)][there]
     moves[:, -1] += 1.0 - moves.sum(axis=1)
     equations = moves.T - np.eye(states)
     equations[-1] = 1.0
@@ -98,19 +126,24 @@ def _solved(seconds: np.ndarray, rate: float, use: float, m: int) -> tuple[float
 
 
 def shared(
-    of: Alone, first: float, capacity: float, rate: Numbers, instances: Numbers
+    of: Queue,
+    first: Numbers,
+    capacity: Numbers,
+    rate: Numbers,
+    instances: Numbers,
+    single: Numbers | None = None,
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Probability that all instances are busy, and where they are, the wait [s] and the requests of
     the pass. One that arrives meets m + 1 others in the pass behind m in the mean; where instances
     take them in turns, m + 1 / c.
 
-    first: the pass of one request; rate: of an instance.
+    first: the pass of one request; rate: of an instance; single: whether a pass takes one at
+    most, where that is known.
     """
     use = rate / capacity
-    at = np.minimum(use, LOADS[-1])
-    odds = use * np.exp(np.interp(at, LOADS, np.log(of.odds / LOADS)))
-    ahead = np.interp(at, LOADS, of.ahead * (1.0 - LOADS)) / (1.0 - use)
-    rest, own, loose = (np.interp(at, LOADS, each) for each in (of.rest, of.own, of.loose))
+    at = of.at(np.minimum(use, LOADS[-1]))
+    odds, ahead = use * np.exp(at.odds), at.ahead / (1.0 - use)
+    rest, own, loose = at.rest, at.own, at.loose
     n, offered = np.asarray(instances, dtype=float), rate * instances * first
     full: Numbers = np.ones_like(n + offered)  # that all but one are busy, of one fewer instances
     blocked = full
@@ -119,9 +152,12 @@ def shared(
         full = np.where(n > others, blocked, full)
     busy = full * odds / (1.0 + full * odds)
     least, wait = np.minimum(own, 1.0), rest + ahead / n
-    if math.isclose(first * capacity, 1.0):  # one at a time
+    if single is None:
+        single = np.isclose(first * capacity, 1.0, rtol=1e-9, atol=0.0)
+    if np.any(single):
         common = _common(np.maximum(use, LOADS[0]), n) * first / (n * (1.0 - use))
-        wait = np.where(n > 1.0, (wait + np.minimum(common, wait)) / 2.0, wait)
+        less = single & (n > 1.0)
+        wait = np.where(less, (wait + np.minimum(common, wait)) / 2.0, wait)
     return busy, wait, np.maximum(own - loose * (1.0 - 1.0 / n), least)
 
 

@@ -37,7 +37,8 @@ def serve(asked: Pools, trace: Requests | None = None, replays: bool = True) -> 
     made = run(asked, longest)
     met = means(made, made.of.load)
     found = replayed(made, made.of.load, met, trace) if replays else None
-    if found is not None and made.of.load.kind in ("rate", "trace"):
+    if found is not None:
+        found = found._replace(means=True)
         met = _followed(made, met, found)
     return assemble(Answer(made.of, made.costing, met, found, _said(made, found)))
 
@@ -82,12 +83,17 @@ def replayed(made: Run, load: Load, met: Apart, trace: Requests | None = None) -
 
 
 def _followed(made: Run, met: Apart, found: Sample) -> Apart:
-    """Means of the replay of a rate or a trace, which follows each request."""
-    before, n = met.mean, made.costing.n
-    if made.of.load.kind == "trace":
-        rate = len(found.weight) / found.found.seconds
+    """Means of the replay, which follows each request. Users of a closed loop send one request each
+    in the time of one (Little's law).
+    """
+    before, n, load = met.mean, made.costing.n, made.of.load
+    if load.kind != "rate":
+        closed = load.kind == "concurrency"
+        rate = (
+            load.amount / found.mean("e2e") if closed else len(found.weight) / found.found.seconds
+        )
         use = rate / made.costing.totals.highest
-        before = before._replace(requests_per_s=rate, use=use)
+        before = before._replace(requests_per_s=rate, use=min(use, 1.0) if closed else use)
     after = seen(before, found, before.overhead)
     after = after._replace(decoding=after.decoding / n)
     step = float(made.costing.costs.decode(max(after.decoding, 1.0)))
@@ -134,6 +140,8 @@ def _said(made: Run, found: Sample | None) -> tuple[str, ...]:
         said.append(replay_said(load, found))
         if (sets := groups(of)) > 1 and load.kind != "trace":
             said.append(f"the replay is of one of {sets} sets of instances, each with its part")
+    elif load.kind in ("concurrency", "rate"):
+        said.append("mean values; a single load has those of a replay of requests")
     if load.kind == "concurrency" and load.amount > 1:
         said.append(first_wave(load))
     if load.kind == "rate":

@@ -89,7 +89,8 @@ class Costing:
         prompts: Prompts | None = None,
         costs: Costs | None = None,
     ) -> None:
-        self.of, self.load, self.places = of, of.load, places_of(of.room, of.load)
+        self.of, self.load, self.sent = of, of.load, of.sent
+        self.places: Numbers = places_of(of.room, of.load)
         self.prompts = prompts or prompts_of(of.prefill.server, of.passing, of.load)
         self.costs = costs or costs_of(of.decode.server, of.room, of.load, of.decode.spec)
         self.prefills: Numbers = of.prefill.cut.replicas
@@ -97,13 +98,17 @@ class Costing:
         if instances is not None:
             self.prefills, self.n = instances
         self.more = self.costs.more
-        self.again, sent = of.decode.server.profile.first_again, of.sent
+        self.again, sent = of.decode.server.profile.first_again, self.sent
         link = np.minimum(self.prefills / sent.each_sender, self.n / sent.each_receiver)
         step = self.costs.grid / (self.more * self.costs.steps)
         self.rates = np.maximum.accumulate(step)  # of an instance, by sequences at once
         self.totals = Totals(
             self.prefills * self.prompts.capacity, link, self.n * float(self.rates[-1])
         )
+
+    def fullest(self, users: Numbers, fastest: Numbers, kept: np.ndarray) -> Numbers:
+        """Sequences of an instance at which a closed loop has the rate `fastest`, where `kept`."""
+        return solve(lambda b: self.rate(b, users), fastest, self.places)
 
     def rate(self, decoding: Numbers, users: Numbers) -> Numbers:
         """Requests per second of a closed loop while so many sequences decode on each instance."""
@@ -166,8 +171,8 @@ class Costing:
         half of the others of its pass.
         """
         busy = np.minimum(rate / self.totals.transfer, NEAR)
-        held = self.of.sent
-        slower = max(held.each_sender, held.each_receiver)
+        held = self.sent
+        slower = np.maximum(held.each_sender, held.each_receiver)
         ahead = np.maximum(many - 1.0, 0.0) * np.maximum(
             held.each_sender, held.each_receiver / self.n
         )
@@ -189,6 +194,10 @@ class Costing:
         others = np.maximum(users / self.n - 1.0, 0.0) * share
         tpot = np.maximum(self.costs.decode(1.0 + others), mean.tpot)
         passing = self.passing(0.0, found.prefill, np.minimum(each, p.most))
+        sent = self.sent  # behind half of the others whose prompts do not take longer
+        link = np.maximum(each * sent.each_sender, users / self.n * sent.each_receiver)
+        alone = self.passing(0.0, found.prefill, 1.0)
+        passing = np.maximum(passing, alone + (link - p.last_wave(each)) / 2.0)
         joins = self.joins(others, tpot)
         wait = np.maximum(ends - found.prefill, 0.0)
         ttft = mean.overhead + wait + found.prefill + passing + joins
@@ -206,15 +215,18 @@ def closed(of: Costing, users: Numbers) -> Apart:
         start = users / np.maximum(of.load.requests, users)
     wave = np.where(users > 1, start, 0.0)
     fastest = NEAR * of.totals.highest + 0.0 * users
-    most = solve(lambda b: of.rate(b, users), fastest, of.places)
 
     def under_way(decoding: Numbers) -> Numbers:
         found = of.means(decoding, users).mean
         return of.n * decoding + found.requests_per_s * found.ttft
 
-    bound = under_way(most) <= users
-    solved = solve(under_way, users, of.places)
-    met = of.means(np.where(bound, most, np.minimum(solved, most)), users)
+    # as many at least as decode are under way
+    decoding = solve(under_way, users, np.minimum(of.places, users / of.n))
+    bound = of.rate(decoding, users) >= fastest
+    if np.any(bound):
+        decoding = np.where(bound, of.fullest(users, fastest, bound), decoding)
+    bound |= decoding >= of.places
+    met = of.means(decoding, users)
     found = met.mean
     late = np.where(bound, np.maximum(users / found.requests_per_s - found.e2e, 0.0), 0.0)
     use: Numbers = np.where(bound, 1.0, np.minimum(found.use, 1.0))

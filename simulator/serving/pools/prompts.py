@@ -108,6 +108,13 @@ class Prompts:
         last = (passes - 1.0) * each + self.takes(users - before)
         return (before * each * passes / 2.0 + (users - before) * last) / users
 
+    def last_wave(self, users: Numbers) -> Numbers:
+        """Seconds from the end of the first of these passes to that of the last."""
+        full = np.minimum(users, self.most)
+        passes = np.ceil(users / full - 1e-9)
+        left = users - full * (passes - 1.0)
+        return np.maximum((passes - 2.0) * self.takes(full) + self.takes(left), 0.0) * (passes > 1)
+
     def spacing(self, users: Numbers) -> Numbers:
         """Seconds between the ends of the passes of two of these, in the mean."""
         full = np.minimum(users, self.most)

@@ -24,20 +24,22 @@ from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.chain import held_of, replica
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.interval import around
+from roofcast.simulator.serving.likeness import Likeness
+from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.many import numbers
+from roofcast.simulator.serving.means import Mean
 from roofcast.simulator.serving.pools.asked import Pair, Pools
 from roofcast.simulator.serving.pools.means import (
     BINDS,
-    Costing,
     Prompts,
-    closed,
+    Totals,
     costs_of,
     places_of,
     prompts_of,
 )
+from roofcast.simulator.serving.pools.pairs import Asked, closed_loops
 from roofcast.simulator.serving.pools.transfer import between, transfer
 from roofcast.simulator.serving.pricing import HOUR, MILLION, price_of
-from roofcast.simulator.serving.protocol import Numbers
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.search import GOALS, Refused, holding, ranked, unbeaten
 from roofcast.simulator.serving.space import candidates, check_formats
@@ -134,17 +136,17 @@ def search(
             " --pp), or fewer formats"
         )
     splits: list[Split] = []
-    columns: list[dict[str, np.ndarray]] = []
+    every: list[_Row] = []
     for prefill, decode in ((p, d) for p in sides for d in sides):
         if not _alike(prefill, decode):
             continue
         ways = _ways(asked.devices, prefill.size, decode.size)
         if ways:
-            columns.append(_rows(prefill, decode, ways, users, len(splits)))
+            every += _splits(prefill, decode, ways, users, len(splits))
             splits += [Split(prefill, decode, p, d) for p, d in ways]
     if not splits:
         raise BadInput(f"{asked.devices} devices: no two pools of whole instances have as many")
-    rows = {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
+    rows = _rows(every)
     layout = rows.pop("layout").astype(int)
     said = [line for side in sides for line in side.of.server.assumptions]
     price = price_of(sides[0].of.device, asked.price_per_hour).said
@@ -204,55 +206,102 @@ def _with(side: Side, instances: int) -> Replica:
     return side.of._replace(cut=cut)
 
 
-def _rows(
+class _Row(NamedTuple):
+    """A split, with an entry for each number of users."""
+
+    asked: Asked
+    layout: int  # its number
+    prefill: int  # devices of an instance
+    decode: int
+    usd: float  # per device-hour; nan where unknown
+    likeness: Likeness
+    load: Load
+    again: bool
+
+
+def _splits(
     prefill: Side,
     decode: Side,
     ways: Sequence[tuple[int, int]],
     users: Sequence[int] | None,
     first: int,
-) -> dict[str, np.ndarray]:
-    """Columns of all splits of a pair of layouts; first: the number of the first of them."""
-    load = decode.of.asked.load
-    p, d = (np.array([way[k] for way in ways], dtype=float)[:, None] for k in (0, 1))
+) -> list[_Row]:
+    """All splits of a pair of layouts; first: the number of the first of them."""
+    load, costs = decode.of.asked.load, decode.costs
+    if prefill.prompts is None or costs is None:
+        raise ValueError("a layout that is not costed")
     one, two = _with(prefill, ways[0][0]), _with(decode, ways[0][1])
     link = between(one, two)
     sent = transfer(one.server, two.server, link, load)
     asked = Pools(prefill=one.asked, decode=two.asked)
-    pair = Pair(asked, one, two, decode.room, prefill.room, link, sent)
-    costing = Costing(pair, (p, d), prefill.prompts, decode.costs)
-    if users is None:
-        amount: Numbers = numbers(int(places_of(decode.room, load)))[None, :] * d
-    else:
-        amount = np.array(users, dtype=float)[None, :] + 0.0 * d
-    found = closed(costing, amount).mean
-    total = ways[0][0] * prefill.size + ways[0][1] * decode.size
+    likeness = Pair(asked, one, two, decode.room, prefill.room, link, sent).likeness
+    places, again = places_of(decode.room, load), two.server.profile.first_again
     usd = price_of(decode.of.device, decode.of.asked.price_per_hour).usd_per_hour
-    rate, per_user = found.requests_per_s, 1.0 / found.tpot
+    each = numbers(int(places)) if users is None else np.array(users, dtype=float)
+    found = []
+    for k, (p, d) in enumerate(ways):
+        amount = each * d if users is None else each
+        of_each, on_each = (np.full(len(amount), float(n)) for n in (p, d))
+        found.append(
+            _Row(
+                Asked(prefill.prompts, costs, places, sent, of_each, on_each, amount),
+                first + k, prefill.size, decode.size, math.nan if usd is None else usd, likeness,
+                load, again,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _rows(every: Sequence[_Row]) -> dict[str, np.ndarray]:
+    """Columns of all splits, in their order."""
+    # what a number of instances costs is what the most of those solved together do
+    order = sorted(every, key=lambda row: float(max(row.asked.prefills[0], row.asked.decodes[0])))
+    found = closed_loops([row.asked for row in order], every[0].load, every[0].again)
+    columns = [_columns(order[part], totals, met.mean) for part, totals, met in found]
+    rows = {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
+    place = np.argsort(rows["layout"], kind="stable")
+    return {name: column[place] for name, column in rows.items()}
+
+
+def _columns(pairs: Sequence[_Row], totals: Totals, found: Mean) -> dict[str, np.ndarray]:
+    """Columns of some splits."""
+    counts, load = [len(pair.asked.users) for pair in pairs], pairs[0].load
+    p, d = (
+        np.concatenate([getattr(pair.asked, name) for pair in pairs])
+        for name in ("prefills", "decodes")
+    )
+    layout, of_prefill, of_decode, usd, low, high = (
+        np.repeat(np.array(values, dtype=float), counts)
+        for values in zip(
+            *(
+                (x.layout, x.prefill, x.decode, x.usd, *around(1.0, "output", x.likeness))
+                for x in pairs
+            ),
+            strict=True,
+        )
+    )
+    total = p * of_prefill + d * of_decode
+    rate = np.asarray(found.requests_per_s)
     output = rate * load.output_len / total
-    low, high = around(output, "output", pair.likeness)
-    binds = np.argmin(np.stack(np.broadcast_arrays(*costing.totals)), axis=0)
     rows: dict[str, Any] = {
-        "layout": first + np.arange(len(ways))[:, None],
-        "amount": amount,
+        "layout": layout,
+        "amount": np.concatenate([pair.asked.users for pair in pairs]),
         "ttft_s": found.ttft,
         "tpot_s": found.tpot,
         "e2e_s": found.e2e,
         "requests_per_s": rate,
         "output_tokens_per_s": rate * load.output_len,
         "output_tokens_per_s_per_device": output,
-        "output_tokens_per_s_per_device_low": low,
-        "output_tokens_per_s_per_device_high": high,
-        "tokens_per_s_per_user": per_user,
+        "output_tokens_per_s_per_device_low": output * low,
+        "output_tokens_per_s_per_device_high": output * high,
+        "tokens_per_s_per_user": 1.0 / np.asarray(found.tpot),
         "use": found.use,
-        "binds": binds,
-        "prefill_devices": p * prefill.size,
-        "decode_devices": d * decode.size,
-        "usd_per_million_output_all": (
-            MILLION * (math.nan if usd is None else usd) / HOUR / output
-        ),
+        "binds": np.argmin(np.stack(totals), axis=0),
+        "prefill_devices": p * of_prefill,
+        "decode_devices": d * of_decode,
+        "usd_per_million_output_all": MILLION * usd / HOUR / output,
     }
-    shape = np.shape(amount)
-    return {name: np.broadcast_to(value, shape).ravel() for name, value in rows.items()}
+    return {name: np.asarray(value) for name, value in rows.items()}
 
 
 def bound(found: FoundSplits, i: int) -> str:

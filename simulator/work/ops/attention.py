@@ -18,7 +18,7 @@ import numpy as np
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.tuples import NamedTuple
-from roofcast.simulator.work.ops import linear, norm, pointwise, prompts
+from roofcast.simulator.work.ops import linear, norm, pointwise, prompts, ring
 from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.tape import Tape, Value
 from roofcast.simulator.work.traced import Cache
@@ -351,6 +351,8 @@ def _launch(
     masks = () if mask is None else (mask,)
     ins = (q, *(gathered or (k, v)), *masks)
     t.emit("attention", ins, (out,), matrix=flops, vector=4 * scores, special=scores, shape=shape)
+    if ranks > 1 and not gathered and t.implementation("ring", "") == "joined":
+        ring.joined(t, q, k, v, out, ranks)
     if not out.grad:
         return out
     rows = length if how == "flash" else -(-length // 32) * 32

@@ -89,3 +89,33 @@ def test_fp32_products_of_devices_that_multiply_fp32_are_not_bf16_passes():
     for name in ("a100", "trainium1", "ipu-bow", "i9-10940x"):
         f = predict("gpt2", name, batch=2, precision="fp32")
         assert not any("bf16 pass" in line for line in f.assumptions)
+
+
+LAZY = {"model": "llama-7b", "device": "gaudi2", "lora": 8, "lora_targets": "q_proj,v_proj"}
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_lazy_step_that_logs_shows_the_recording_of_one_micro_batch(devices):
+    """The others hide behind it, so that four micro-batches add as much as one."""
+
+    def longer(micro_batches, **how):
+        asked = LAZY | {"devices": devices, "batch": 4 * devices * micro_batches, **how}
+        asked["micro_batch"] = 4
+        plain, logging = (
+            predict(**asked, stack=f"optimum-habana{end}") for end in ("", "-logging")
+        )
+        return logging.step_time_s - plain.step_time_s, plain.host_s / micro_batches
+
+    more, host = longer(1, sequence=512)
+    assert more == pytest.approx(host, rel=0.1)  # the device takes longer than the host
+    assert longer(4, sequence=512)[0] == pytest.approx(more, rel=0.02)
+    short, host = longer(1, sequence=8)  # the host takes longer
+    assert 0.0 < short < 0.5 * host
+
+
+def test_a_stack_that_records_adds_what_host_and_device_hide_of_each_other():
+    device, c = hwdb.device("gaudi2"), kernels()
+    recording, plain = stack("optimum-habana-logging"), stack("optimum-habana")
+    assert between_steps(recording, device, c, 1.0, 0.25) == 0.25
+    assert between_steps(plain, device, c, 1.0, 0.25) == between_steps(recording, device, c) == 0.0
+    assert between_steps(recording, hwdb.device("xeon-8480"), c, 1.0, 0.25) == 0.0

@@ -302,6 +302,31 @@ def test_every_split_is_there_once_and_is_what_serve_forecasts():
     assert np.all(found.rows["tpot_s"][found.best(50)] <= 0.02)
 
 
+@pytest.mark.parametrize(
+    ("model", "lengths", "users"),
+    [
+        ("qwen3-30b-a3b", (6006, 100), None),  # a pass takes parts of prompts
+        ("llama-3.1-8b", (20_000, 60), None),  # a prompt takes several passes
+        ("gpt-oss-20b", (60, 40), (1, 7, 300, 5000)),  # many prompts to a pass; too many users
+    ],
+)
+def test_splits_that_are_solved_together_are_those_of_serve(model, lengths, users):
+    load = Load(kind="concurrency", input_len=lengths[0], output_len=lengths[1])
+    of = Serving(model=model, device="", load=load, devices=8, pp=1)
+    found = search(of, "h200-sxm", users)
+    for i in np.random.default_rng(2).choice(len(found.layout), 12, replace=False).tolist():
+        f = chain.serve(found.splits[found.layout[i]].asked(found.rows["amount"][i]), replays=False)
+        for name, value in {
+            "ttft_s": f.ttft_s.mean, "tpot_s": f.tpot_s.mean, "e2e_s": f.e2e_s.mean, "use": f.use,
+            "output_tokens_per_s_per_device": f.output_tokens_per_s_per_device,
+            "output_tokens_per_s_per_device_low": f.output_tokens_per_s_range[0] / f.devices,
+            "prefill_devices": f.pools.prefill.devices, "decode_devices": f.pools.decode.devices,
+            "usd_per_million_output_all": f.usd_per_million_output_all,
+        }.items():  # fmt: skip
+            assert found.rows[name][i] == pytest.approx(value, rel=1e-9), name
+        assert bound(found, i) == f.pools.binds
+
+
 # ------------------------------------------------------------------ random pools
 def test_laws_of_random_pools():
     """Models, devices, layouts, formats, software and lengths of all kinds: more users never lower

@@ -13,6 +13,7 @@ from roofcast.reports.command import main
 from roofcast.simulator import models
 from roofcast.simulator.forecast.counts import count
 from roofcast.simulator.models.catalog import from_config
+from roofcast.simulator.models.families import flux
 from roofcast.simulator.software.stack import stack
 from roofcast.simulator.work.step import Recipe, Step, trace
 from roofcast.simulator.work.tuning import Tuning
@@ -213,3 +214,12 @@ def test_frozen_encoders_add_no_gradients_states_or_traffic(layout):
     assert both.memory.optimizer_bytes == alone.memory.optimizer_bytes
     assert both.communication_bytes == alone.communication_bytes
     assert both.step_time_s > alone.step_time_s
+
+
+def test_a_step_of_flux_with_the_77_text_tokens_of_its_script(monkeypatch):
+    """3.5 s published: 41 minutes for 700 steps of four pictures (Hugging Face, flux-qlora)."""
+    asked = FLUX | {"lora": 4, "lora_targets": ATTENTION, "lora_precision": "fp32"}
+    asked |= {"weights": "nf4", "device": "rtx-4090"}
+    assert predict(**asked).step_time_s == pytest.approx(5.2, rel=0.02)
+    monkeypatch.setattr(flux, "TEXT", 77)
+    assert predict(**asked).step_time_s == pytest.approx(4.3, rel=0.02)

@@ -7,6 +7,7 @@ import pytest
 from roofcast import predict
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.simulator.models import resolve
+from roofcast.simulator.software.stack import stack
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.tape import Tape
 from roofcast.simulator.work.traced import Parallel
@@ -265,3 +266,28 @@ def test_forecasts_of_all_kinds_are_finite():
 def test_a_system_without_a_device_count_is_used_as_a_whole():
     f = predict(model="llama-3-8b", device="h100-sxm5", system="dgx-h100", sequence=1024)
     assert f.devices == 8 and f.batch == 8
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_transformer_engine_splits_and_joins_the_steps_of_a_ring(ranks):
+    """AttnFuncWithCP: 5 D + 1 launches forward and 7 D - 1 backward beside one attention each."""
+
+    def joins(name, **how):
+        tape = Tape(
+            precision("bf16"),
+            parallel=Parallel(cp=ranks, **how),
+            implementations=stack(name).implementations,
+        )
+        resolve("llama-3-8b").run(tape, 1, 1024)
+        found = [k for k in tape.kernels if k.kind == "eager"]
+        return [sum(k.count for k in found if k.phase == p) / 32 for p in ("forward", "backward")]
+
+    assert joins("te-nemo-2404") == [5 * ranks + 1, 7 * ranks - 1]
+    assert joins("pytorch-eager") == joins("te-nemo-2404", cp_kind="all-gather") == [0, 0]
+
+
+def test_a_ring_of_transformer_engine_keeps_and_computes_as_much_as_any():
+    layout = ASKED | {"cp": 4}
+    plain, joined = (predict(**layout, stack=s) for s in ("pytorch-eager", "te-nemo-2404"))
+    assert joined.flops_forward == plain.flops_forward
+    assert joined.communication_bytes["context"] == plain.communication_bytes["context"]
