@@ -256,13 +256,15 @@ def _closest(error: click.exceptions.NoSuchOption) -> str | None:
 
 def _elsewhere(error: click.exceptions.NoSuchOption) -> str:
     """The command that has the option, under this or our own name; empty where none has."""
-    name, here = error.option_name, error.ctx.info_name if error.ctx else ""
-    if here not in COMMANDS or here in ("validate", "explore", "run"):
+    name, ctx = error.option_name, error.ctx
+    here = ctx.info_name if ctx is not None else None
+    if ctx is None or here not in COMMANDS or here in ("validate", "explore", "run"):
         return ""
     if name == "--serving":
         return "; roofcast serving MODEL forecasts a server"
     for command in _ASKED:
-        known = {o for p in Commands().get_command(error.ctx, command).params for o in p.opts}
+        other = Commands().get_command(ctx, command)
+        known = {o for p in other.params for o in p.opts} if other is not None else set()
         ours = [name, *["--concurrency"] * (name in _USERS), _MEANT.get(name)]
         if command != here and (found := [each for each in ours if each in known]):
             return f"; roofcast {command} MODEL has {found[0]}"

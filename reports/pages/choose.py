@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import listed
@@ -60,10 +60,11 @@ def print_chosen(found: Chosen) -> None:
 
 def _amount(name: str, value: float) -> str:
     """The value of a constraint, or of what it limits."""
-    return {
+    words: dict[str, Callable[[float], str]] = {
         "within_s": duration, "under_usd": money, "max_power_w": lambda w: si(w, "W"),
         "max_energy_j": energy,
-    }[name](value)  # fmt: skip
+    }  # fmt: skip
+    return words[name](value)
 
 
 def _head(out: Console, found: Chosen) -> None:
