@@ -178,11 +178,11 @@ def _assumed(out: Console, forecasts: Sequence[Forecast]) -> None:
         for line in f.assumptions:
             if "(not given)" not in line and not line.startswith((f"{f.device} ", f"{f.device}:")):
                 lines.setdefault(line, []).append(on_what(f))
-    own = sum(len(f.assumptions) for f in forecasts)
-    if lines or own:
+    if lines:
         section(out, "Assumed")
     for line, on in lines.items():
         text = line if len(on) == len(forecasts) else f"{', '.join(on)}: {line}"
         say(out, text, first="- ")
-    if lines or own:
-        say(out, "further assumptions: those of each device, printed with one --on alone")
+    if any(f.assumptions for f in forecasts):
+        more = "further assumptions" if lines else "assumptions"
+        say(out, f"{more}: those of each device, printed with one --on alone")
