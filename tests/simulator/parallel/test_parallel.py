@@ -281,7 +281,7 @@ EXPERTS_OF = {"mixtral-8x7b": 46.7e9, "deepseek-v2-lite": 15.7e9, "gpt-oss-20b":
 @pytest.mark.parametrize("model", EXPERTS_OF)
 def test_experts_are_cut_like_the_other_layers_unless_said(model):
     """Megatron's expert-tensor degree is the tensor degree where none is given, and vLLM's too."""
-    asked = {"model": model, "device": "h100-sxm5", "tp": 4, "mode": "infer"}
+    asked = {"model": model, "device": "h100-sxm5", "tp": 4, "mode": "infer", "weights": "bf16"}
     cut, whole = predict(**asked), predict(**asked, etp=1)
     assert cut.layout.etp == 4 and whole.layout.etp == 1
     # embeddings, norms and routers may stay whole
