@@ -4,6 +4,9 @@ cost.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,6 +34,7 @@ from roofcast.simulator.choose.explore import Explored
 SHAPES = ("o", "s", "^", "D", "v", "P")  # of kinds of devices
 WIDE = 8.0  # ratio of the ends of an axis from which it is logarithmic
 TICKS = 5  # of a logarithmic axis
+FAR = 2.5  # times the largest value: a limit beyond has no line
 NAMED = 3  # layouts of the front with a name
 LONGEST = 60  # letters of a name
 
@@ -85,11 +89,10 @@ def draw_choices(found: Chosen) -> Figure:
     for n, kind in enumerate(kinds):
         marks += _kind(axes, [c for c in priced if c.device == kind], found, n)
     times, costs = ([getattr(c, key) for c in priced] for key in ("time_s", "cost_usd"))
-    limits = found.limits
-    for key, line in (("within_s", axes.axvline), ("under_usd", axes.axhline)):
-        if key in limits:
-            words = {"within_s": "deadline", "under_usd": "budget"}[key]
-            line(limits[key], color=VERMILLION, ls="--", lw=1.2, label=words)
+    if (within := found.limits.get("within_s")) is not None:
+        _limit(axes.axvline, within, times, f"deadline: {duration(within)}")
+    if (under := found.limits.get("under_usd")) is not None:
+        _limit(axes.axhline, under, costs, f"budget: {money(under)}")
     _scales(axes, np.array(times), np.array(costs))
     axes.xaxis.set_major_formatter(lambda value, _: duration(value))
     axes.yaxis.set_major_formatter(lambda value, _: money(value))
@@ -98,6 +101,14 @@ def draw_choices(found: Chosen) -> Figure:
     if unnamed := label_marks(figure, axes, marks):
         _say_unnamed(figure, unnamed)
     return figure
+
+
+def _limit(line: Callable[..., Any], at: float, values: list[Any], words: str) -> None:
+    """A limit as a line; one that would press all points together is named alone."""
+    far = at > FAR * max(values)
+    place = max(values) if far else at
+    label = f"{words}, beyond the picture" if far else words
+    line(place, color=VERMILLION, ls="--", lw=1.2, label=label, visible=not far)
 
 
 def _say_unnamed(figure: Figure, unnamed: list[Mark]) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from roofcast.reports.command import main
 from roofcast.reports.html import answers
+from roofcast.reports.pictures import front
 from roofcast.reports.pictures.front_labels import Mark, label_marks
 from roofcast.reports.pictures.style import new, renderer
 
@@ -20,6 +21,16 @@ CHOOSE = (
 
 def typed(words):
     return CliRunner().invoke(main, words.split())
+
+
+def test_a_limit_far_beyond_all_choices_presses_none_together():
+    axes = new(4.0, 3.0).add_subplot()
+    axes.plot([1.0, 2.0], [3.0, 4.0])
+    front._limit(axes.axhline, 100.0, [3.0, 4.0], "budget: $100")
+    front._limit(axes.axvline, 4.0, [1.0, 2.0], "deadline: 4 s")
+    assert axes.get_ylim()[1] < 10.0 and axes.get_xlim()[1] >= 4.0
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ["budget: $100, beyond the picture", "deadline: 4 s"]
 
 
 @pytest.mark.parametrize(
