@@ -148,7 +148,8 @@ def draw_two(random: Random, kind: str, wanted: str = "") -> Row | None:
         return None
     told = mean
     if wanted != "means":
-        told = two_pools._followed(made, mean, two_pools.replayed(made, load, mean))  # type: ignore[arg-type]
+        seen = two_pools.replayed(made, load, mean)
+        told = two_pools._followed(made, mean, seen)  # type: ignore[arg-type]
     samples = replays(load, lambda at: two_pools.replayed(made, at, mean))
     name = f"{named(words)} {count[0]}+{count[1]} {load.input_len}/{load.output_len}"
     return compared(f"{name} {kind} {load.amount:.4g}", told.mean, samples)

@@ -30,7 +30,6 @@ NO_CONSTANTS = {
             ("arrivals", "WIDTH", "of an even distribution over its standard deviation"),
             ("loops", "TIMED SOLVED", "layouts and users that are computed together"),
             ("pools.bulk", "LOADS TAIL LEAST", "grid of an interpolation; states of a chain"),
-            ("pools.pairs", "SOLVED", "users that are computed together"),
             ("pools.prompts", "MOST_PARTS LOST", "parts of a prompt in a chain"),
             ("pools.replay", "MOST", "instances that are replayed together"),
             ("space", "MOST", "limit on the layouts of a search"),

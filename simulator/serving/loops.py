@@ -159,6 +159,22 @@ def costs_of(every: Sequence[tuple[Replica, Room]], load: Load) -> list[Costs]:
     return found
 
 
+def parts(users: Sequence[int]) -> Iterator[slice]:
+    """Layouts in parts of about SOLVED numbers of users; users: how many each has.
+
+    >>> [(p.start, p.stop) for p in parts([6000, 2000, 5000, 9000])]
+    [(0, 2), (2, 3), (3, 4)]
+    """
+    start = 0
+    while start < len(users):
+        end, count = start + 1, users[start]
+        while end < len(users) and count + users[end] <= SOLVED:
+            count += users[end]
+            end += 1
+        yield slice(start, end)
+        start = end
+
+
 def closed_loops(every: Sequence[Loops]) -> Iterator[tuple[slice, Mean]]:
     """Mean values of layouts of one load, model and software: for a part of them after the other,
     arrays over their numbers of users.
@@ -167,12 +183,5 @@ def closed_loops(every: Sequence[Loops]) -> Iterator[tuple[slice, Mean]]:
         return
     load = msgspec.structs.replace(every[0].of.asked.load, kind="concurrency")
     costs = costs_of([(each.of, each.held) for each in every], load)
-    start = 0
-    while start < len(every):
-        end, count = start + 1, len(every[start].users)
-        while end < len(every) and count + len(every[end].users) <= SOLVED:
-            count += len(every[end].users)
-            end += 1
-        part = slice(start, end)
+    for part in parts([len(each.users) for each in every]):
         yield part, loops_of(Every(costs[part], [each.users for each in every[part]]))
-        start = end

@@ -66,7 +66,7 @@ def test_rates_of_resnet50_are_within_a_fifth_of_published_ones(
 def test_resnet50_of_several_images_or_one_core_is_within_a_tenth(errors):
     """What the document says of int8 ResNet-50, image by image of many instances set aside."""
     several = [k for k in errors if "resnet50" in k]
-    assert len(several) == 7
+    assert len(several) == 6
     assert max(abs(errors[k]) for k in several) <= 0.10
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load
+from roofcast.simulator.serving.loops import parts
 from roofcast.simulator.serving.means import solve
 from roofcast.simulator.serving.pools.bulk import LOADS, Alone, At, shared
 from roofcast.simulator.serving.pools.means import Apart, Costing, Totals, closed
@@ -33,25 +34,15 @@ class Asked(NamedTuple):
     users: np.ndarray
 
 
-SOLVED = 8192  # numbers of users, about, that are solved together: their arrays stay in a cache
-
-
 def closed_loops(
     every: Sequence[Asked], load: Load, again: bool
 ) -> Iterator[tuple[slice, Totals, Apart]]:
     """Mean values of pairs of one load, model and software: for a part of them after the other,
     arrays over their numbers of users. again: whether the decode pool makes the first token.
     """
-    start = 0
-    while start < len(every):
-        end, count = start + 1, len(every[start].users)
-        while end < len(every) and count + len(every[end].users) <= SOLVED:
-            count += len(every[end].users)
-            end += 1
-        part = slice(start, end)
+    for part in parts([len(each.users) for each in every]):
         costing = Pairs(every[part], load, again)
         yield part, costing.totals, closed(costing, costing.users)
-        start = end
 
 
 class Curves:
@@ -185,9 +176,8 @@ class Pairs(Costing):
         self.costs = _Steps(costs, second)  # type: ignore[assignment]
         self.more = costs[0].more
         self.places = np.repeat([s.places for s in splits], counts)
-        self.sent = Transfer(
-            *(np.repeat([float(s.sent[k]) for s in splits], counts) for k in range(6))  # type: ignore[arg-type]
-        )
+        sent = (np.repeat([float(s.sent[k]) for s in splits], counts) for k in range(6))
+        self.sent = Transfer(*sent)  # type: ignore[arg-type]
         highest = np.array([float(np.max(c.grid / (c.more * c.steps))) for c in costs])
         link = np.minimum(self.prefills / self.sent.each_sender, self.n / self.sent.each_receiver)
         self.totals = Totals(self.prefills * self.prompts.capacity, link, self.n * highest[second])
