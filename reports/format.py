@@ -146,6 +146,18 @@ def many(value: float) -> str:
     return si(value).replace("G", "B")
 
 
+def long_count(value: float) -> str:
+    """A count in full, large ones with the suffix that they are typed with.
+
+    >>> long_count(1e12), long_count(1.28e6), long_count(300e9), long_count(25000)
+    ('1T', '1.28M', '300B', '25,000')
+    """
+    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if value >= scale:
+            return f"{value / scale:.12g}{suffix}"
+    return f"{value:,.12g}"
+
+
 def money(usd: float) -> str:
     """US dollars.
 

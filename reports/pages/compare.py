@@ -9,7 +9,7 @@ from typing import Any
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.files import replacing
-from roofcast.reports.format import binary, digits, money, percent, seconds, si
+from roofcast.reports.format import binary, digits, duration, energy, money, percent, seconds, si
 from roofcast.reports.pages.asked import trained, what
 from roofcast.reports.pages.causes import Cause, changed, of_memory, of_time
 from roofcast.reports.pages.layout import layout_line, on_what
@@ -39,6 +39,9 @@ def figures(f: Forecast) -> dict[str, float | None]:
         "step_energy_j": f.step_energy_j,
         "time_to_train_s": f.time_to_train_s,
         "cost_usd": f.cost_usd,
+        "run_time_s": f.whole_run.time_s,
+        "run_cost_usd": f.whole_run.cost_usd,
+        "run_energy_j": f.whole_run.energy_j,
     }
 
 
@@ -96,6 +99,7 @@ def print_compared(
 
 def _figures(out: Console, names: Sequence[str], forecasts: Sequence[Forecast]) -> None:
     """A row per figure that any of them has, a column per scenario."""
+    scopes = ", ".join(dict.fromkeys(f.whole_run.energy_scope for f in forecasts))
     shown: list[tuple[str, str, Callable[[float], str]]] = [
         ("step", "step_time_s", seconds),
         ("80 % from", "low_s", seconds),
@@ -106,7 +110,9 @@ def _figures(out: Console, names: Sequence[str], forecasts: Sequence[Forecast]) 
         ("peak memory", "peak_bytes", binary),
         ("power per board", "power_w", lambda v: si(v, "W")),
         ("energy of a step", "step_energy_j", lambda v: si(v, "J")),
-        ("cost", "cost_usd", money),
+        ("whole run", "run_time_s", duration),
+        ("cost", "run_cost_usd", money),
+        (f"energy of the run ({scopes})", "run_energy_j", energy),
     ]
     all_ = [figures(f) for f in forecasts]
     rows = [

@@ -81,10 +81,8 @@ def _spread(f: Forecast) -> str:
 
 def _run(f: Forecast) -> list[str]:
     """Duration and cost of the whole training where it is forecast, else of its steps."""
-    whole = f.campaign
-    time_s = whole.time_s if whole else f.time_to_train_s
-    usd = whole.cost_usd if whole else f.cost_usd
-    return [duration(time_s), "—" if usd is None else money(usd)]
+    usd = f.whole_run.cost_usd
+    return [duration(f.whole_run.time_s), "—" if usd is None else money(usd)]
 
 
 def _fits(forecast: Forecast) -> str:

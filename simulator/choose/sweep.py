@@ -19,10 +19,14 @@ FIELDS = (  # of the forecast, as columns
 PARTS = ("matrix", "vector", "memory", "latency", "host", "optimizer", "network", "waiting")
 """What the seconds of a step go to; `waiting`: pipeline bubbles, uneven stages and the rest."""
 COLUMNS = (
-    *FIELDS, "node_step_energy_j", "peak_bytes", "capacity_bytes", "fits", "bound",
+    *FIELDS, "run_time_s", "run_cost_usd", "run_energy_j", "run_energy_scope", "node_step_energy_j",
+    "peak_bytes", "capacity_bytes", "fits", "bound",
     *(f"{part}_s" for part in PARTS), "refused",
 )  # fmt: skip
-"""Columns of a row after those of the axes. `bound` is the largest of the parts."""
+"""Columns of a row after those of the axes. `time_to_train_s`, `cost_usd` and `energy_j` (of the
+boards) are of the steps alone, `run_*` of the whole training. `bound` is the
+largest of the parts.
+"""
 
 
 class Chunk(NamedTuple):
@@ -70,6 +74,10 @@ def row(scenario: Scenario, axes: Sequence[Axis], point: Sequence[Any]) -> dict[
     return {
         **asked,
         **{field: getattr(found, field) for field in FIELDS},
+        "run_time_s": found.whole_run.time_s,
+        "run_cost_usd": found.whole_run.cost_usd,
+        "run_energy_j": found.whole_run.energy_j,
+        "run_energy_scope": found.whole_run.energy_scope,
         "node_step_energy_j": found.step_energy_by_scope_j.get("node"),
         "peak_bytes": found.memory.peak_bytes,
         "capacity_bytes": found.memory.capacity_bytes,

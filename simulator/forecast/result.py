@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import msgspec
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.campaign.result import Campaign
 from roofcast.simulator.parallel.layout import Layout
 
@@ -187,6 +188,15 @@ class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None  # of the run, in the forecast's cost_usd
 
 
+class WholeRun(NamedTuple):
+    """What a run takes from its first step to its last; None: not known, or no end is given."""
+
+    time_s: float | None
+    cost_usd: float | None
+    energy_j: float | None
+    energy_scope: str
+
+
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """A forecast of one step. SI units; None where a question was not asked or has no answer."""
 
@@ -322,6 +332,16 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         """Tokens of these samples, without padding; None where they are no sequences."""
         whole = float(self.batch * self.sequence) if self.sequence else None
         return self.tokens_per_step or whole
+
+    @property
+    def whole_run(self) -> WholeRun:
+        """Time, cost and energy of the whole training where it is forecast, else of its steps."""
+        c = self.campaign
+        if c is not None:
+            return WholeRun(c.time_s, c.cost_usd, c.energy_j, c.energy_scope)
+        scope = "site" if "site" in self.energy_by_scope_j else self.power_scope
+        joules = self.energy_by_scope_j.get("site", self.energy_j)
+        return WholeRun(self.time_to_train_s, self.cost_usd, joules, scope)
 
     def to_json(self) -> bytes:
         """The forecast as JSON, in SI units."""

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from roofcast import predict
 from roofcast.reports.command import main
+from roofcast.reports.format import duration, energy, money
 
 STEPS = {
     "a": ("llama-3-8b", "--on", "h100-sxm5"),
@@ -52,6 +53,18 @@ def test_a_faster_memory_is_the_cause_of_its_gain(tmp_path):
     assert min(causes, key=causes.get) == "memory bandwidth" and causes["memory bandwidth"] < 0
     text = run("compare", *files).stdout
     assert "set default -> memory.bandwidth=x2" in text
+
+
+def test_runs_with_an_end_are_compared_by_their_time_cost_and_energy(tmp_path):
+    """Those of the whole training, as predict prints them."""
+    files = [str(tmp_path / f"{device}.toml") for device in ("t4", "h100-sxm5")]
+    for file, device in zip(files, ("t4", "h100-sxm5"), strict=True):
+        run("predict", "gpt2", "--on", device, "--tokens", "1T", "--save", file)
+    text = run("compare", *files).stdout
+    for device in ("t4", "h100-sxm5"):
+        whole = predict("gpt2", device, tokens=1e12).campaign
+        assert duration(whole.time_s) in text and money(whole.cost_usd) in text
+        assert energy(whole.energy_j) in text and "energy of the run (site)" in text
 
 
 @pytest.mark.parametrize("columns", ["60", "80", "120"])

@@ -10,6 +10,7 @@ from matplotlib.text import Text
 from roofcast import predict
 from roofcast.reports.command import main
 from roofcast.reports.commands.sweep import swept
+from roofcast.reports.format import duration, energy, money
 from roofcast.reports.pictures.sweep import draw
 from roofcast.simulator.choose.axes import axis, grid
 from roofcast.simulator.choose.sweep import here
@@ -47,6 +48,42 @@ def test_json_and_csv_hold_every_point_as_predict_says(tmp_path):
         assert point["step_time_s"] == found.step_time_s == float(row["step_time_s"])
         assert point["fits"] is True and point["refused"] is None
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_run_with_an_end_has_its_time_cost_and_energy_as_predict_prints_them():
+    """Of the whole training, not of its steps alone."""
+    words = (*BASE, "--tokens", "10B", "--vary", "batch=8,16")
+    points = json.loads(run(*words, "--json").stdout)["points"]
+    text = run(*words, columns="140").stdout
+    for point in points:
+        found = predict("gpt2", "a100-sxm4-80gb", sequence=256, batch=point["batch"], tokens=1e10)
+        whole = found.campaign
+        assert (point["run_time_s"], point["run_cost_usd"]) == (whole.time_s, whole.cost_usd)
+        assert (point["run_energy_j"], point["run_energy_scope"]) == (whole.energy_j, "site")
+        assert whole.cost_usd > found.cost_usd and money(whole.cost_usd) in text
+        assert duration(whole.time_s) in text and energy(whole.energy_j) in text
+    best = min(points, key=lambda point: point["run_cost_usd"])
+    assert f"lowest cost that fits: batch {best['batch']}" in text
+    assert "whole run" not in run(*BASE, "--vary", "batch=8,16", columns="140").stdout
+
+
+def test_runs_of_unlike_lengths_have_no_cheapest_and_no_fastest():
+    text = run(*BASE, "--vary", "tokens=100B,1T", columns="140").stdout
+    assert "100B" in text and " 1T" in text
+    assert "lowest cost" not in text and "highest throughput" not in text
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_costs_fit_the_terminal(columns):
+    text = run(*BASE, "--tokens", "1T", "--vary", "batch=1..64", columns=columns).stdout
+    assert max(map(len, text.splitlines())) <= int(columns) and "…" not in text
+    assert "cost" in text
+
+
+def test_passes_of_no_training_have_a_cost_too():
+    words = (*BASE, "--mode", "infer", "--tokens", "1T", "--vary", "batch=1,2", "--json")
+    point = json.loads(run(*words).stdout)["points"][0]
+    assert point["run_cost_usd"] == point["cost_usd"] > 0
 
 
 def test_what_cannot_be_is_counted_by_reason_and_the_best_is_named():
