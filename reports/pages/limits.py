@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 
 from roofcast.reports.console import Justify, fitted_table, say, section, show
-from roofcast.reports.format import percent, seconds
+from roofcast.reports.format import binary, percent, seconds
 from roofcast.reports.pages.asked import pass_or_step
+from roofcast.reports.pages.memory import doubtful
 from roofcast.reports.parts import Console
 from roofcast.simulator.forecast.result import Forecast, Limit, Remedy
 
@@ -39,8 +40,23 @@ def limits_section(out: Console, f: Forecast) -> None:
     table = [_row(f, limit, free.get(limit.name))[: len(columns)] for limit in rows]
     show(out, fitted_table(out.width - 2, columns, table, spare=("time", "used")))
     said = "; ".join(MEANING[limit.name] for limit in rows if limit.name in MEANING)
+    if too_much(f):
+        say(out, too_much(f), style="bold red")
     text = NOTE + (FREE if free else "") + (f"; {said}" if said else "")
     say(out, text, style="dim")
+
+
+def too_much(f: Forecast) -> str:
+    """That the peak exceeds the memory of the device, and by how much; empty where it does not."""
+    m = f.memory
+    if m.capacity_bytes is None or m.peak_bytes <= m.capacity_bytes:
+        return ""
+    verdict = "may not fit" if doubtful(f) else "does not fit"
+    over = m.peak_bytes - m.capacity_bytes
+    return (
+        f"memory capacity: {verdict}, the forecast peak exceeds it by {binary(over)}"
+        f" ({percent(over / m.capacity_bytes)} of it); times are as if it fitted"
+    )
 
 
 def _is_shown(f: Forecast, limit: Limit) -> bool:
@@ -59,7 +75,8 @@ def _row(f: Forecast, limit: Limit, free: Remedy | None) -> list[str]:
         if limit.share <= NEAR_ZERO:
             share, time = percent(0.0), "0 s"
     used = "" if limit.used is None else percent(limit.used)
-    room = "" if limit.headroom is None else percent(limit.headroom)
+    over = limit.name == "memory capacity" and bool(too_much(f))
+    room = "" if limit.headroom is None else "none" if over else percent(limit.headroom)
     nothing = free is None or free.saved_s <= NEAR_ZERO * f.step_time_s
     saved = "" if free is None else "0 s" if nothing else seconds(free.saved_s)
     return [limit.name, share, time, used, room, saved]

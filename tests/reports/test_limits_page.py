@@ -39,6 +39,19 @@ def test_a_page_tells_the_limits_apart_and_what_remedies_save(words, columns):
     assert "a compiled stack" in remedies and "savings do not add up" in " ".join(remedies.split())
 
 
+def test_a_peak_beyond_the_memory_says_by_how_much():
+    """A used part of more than 100 % is no number to leave to the reader."""
+    found = predict("llama-3-8b", "rtx-4090").memory
+    over = found.peak_bytes / found.capacity_bytes - 1
+    assert over > 0.5
+    text = run("predict", "llama-3-8b", "--on", "rtx-4090").stdout
+    lines = section(text, "Limits of the step")
+    assert next(line for line in lines if "memory capacity  " in line).endswith("none")
+    assert "does not fit, the forecast peak exceeds it by" in " ".join(text.split())
+    assert f"({over:.0%}".replace("%", " %") in " ".join(text.split())
+    assert "exceeds it" not in run(*ONE).stdout
+
+
 def test_json_has_limits_always_and_remedies_when_asked_for():
     plain = json.loads(run(*ONE, "--json").stdout)
     assert "remedies" not in plain
