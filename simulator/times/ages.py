@@ -11,7 +11,7 @@ from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.software import kernels
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.on_cpu import Software
-from roofcast.simulator.times.rates import Rates, family_name
+from roofcast.simulator.times.rates import Rates, as_built, family_name, resolve
 from roofcast.simulator.work.traced import Kernel
 
 SIXTEEN_BIT = ("bf16", "fp16")
@@ -42,7 +42,8 @@ def aged(formula: str, odd: bool, rates: Rates, device: Device, stack: Stack) ->
         said += " newest instructions that it is written for"
         older = generation not in (None, kernels.generation_of(family))
         at = _attention(rates, family, kernel)
-        return Aged(at, _share(at, kernel, family), (said,) if older else ())
+        share = _share(_rates_as_built(at, device), kernel, family)
+        return Aged(at, share, (said,) if older else ())
     if formula == "matmul" and odd and not stack.padding:
         slowed = _unaligned(rates, family)
         said = f"{device.id}: 16-bit products of matrices with rows of an odd length run without"
@@ -77,6 +78,19 @@ def _attention(rates: Rates, family: str, kernel: kernels.Kernel) -> Rates:
         return rates
     older = _at_home(generation) * older_rate(generation, rates) / rates.matrix
     return rates._replace(attention=min(older, rates.attention))
+
+
+def _rates_as_built(rates: Rates, device: Device) -> Rates:
+    """The rates that the share of a kernel is of: an imagined peak inherits the share that the
+    kernel reaches of the real one, else a faster matrix unit would make it slower.
+    """
+    built = as_built(device)
+    if built is device:
+        return rates
+    whole = resolve(built, rates.format).rates
+    if whole.format != rates.format:  # one that the device as built lacks
+        return rates
+    return rates._replace(matrix=whole.matrix, cores=whole.cores, clock=whole.clock)
 
 
 def _share(rates: Rates, kernel: kernels.Kernel, family: str) -> float:

@@ -3,8 +3,10 @@
 from statistics import median
 
 import pytest
+from kinds import KINDS_OF_DEVICES
+from looped import each
 
-from roofcast import predict
+from roofcast import hwdb, predict
 from roofcast.hwdb.errors import BadInput
 from roofcast.scenarios.fits import ages
 from roofcast.simulator.software import kernels, stack
@@ -23,6 +25,17 @@ def profile(path, **kernels):
     head = 'name = "mine"\nabout = "mine"\nsource = "a test"\nlike = "pytorch-eager"\n[kernels]\n'
     path.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
     return str(path)
+
+
+@each("device", [name for name in KINDS_OF_DEVICES if "bf16" in hwdb.device(name).peak_flops])
+def test_a_matrix_unit_that_is_far_faster_never_makes_a_transformer_slower(device):
+    """An early kernel's share of a peak is that of the peak as built (boards with GDDR memory)."""
+    asked = {"model": "gpt2", "device": device, "batch": 8, "mode": "infer", "precision": "bf16"}
+    times = [
+        predict(**asked, set=change).step_time_s
+        for change in ({}, *({"peak_flops.bf16": f"x{factor}"} for factor in (2, 30, 1000)))
+    ]
+    assert all(b <= a * (1 + 1e-9) for a, b in zip(times, times[1:], strict=False)), times
 
 
 @pytest.mark.parametrize(("device", "most"), [("a100-sxm4-80gb", 3.0), ("h100-sxm5", 8.0)])
