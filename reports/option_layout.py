@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, number_of
 
 if TYPE_CHECKING:
     from roofcast.simulator.forecast.scenario import Scenario
@@ -35,7 +35,7 @@ def with_best_layout(scenario: Scenario) -> Scenario:
     best = found.best(1)
     if not best:
         raise BadInput(
-            f"--layout best: none of {found.considered:,} layouts fits on {devices:,} of"
+            f"--layout best: none of {number_of(found.considered, 'layout')} fits on {devices:,} of"
             f" {scenario.device}; use more devices (roofcast search tells how much each needs)"
         )
     return found.scenario_of(best[0])

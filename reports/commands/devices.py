@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from roofcast import hwdb
-from roofcast.hwdb.errors import BadInput, UnknownName
+from roofcast.hwdb.errors import BadInput, UnknownName, number_of
 from roofcast.reports.completion import completing
 from roofcast.reports.format import binary, hourly, si
 from roofcast.reports.option_types import Once, OnceGroup, Whole, setting
@@ -77,7 +77,10 @@ def command(
 
     with page() as out:
         out.print(_list(rows, out.width))
-        out.print(f"{len(rows)} devices. Figures and sources of one: roofcast devices show NAME")
+        out.print(
+            f"{number_of(len(rows), 'device')}."
+            " Figures and sources of one: roofcast devices show NAME"
+        )
 
 
 def _filtered(rows: list[hwdb.Summary], key: str, value: str) -> list[hwdb.Summary]:

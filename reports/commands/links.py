@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from roofcast import hwdb
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.completion import completing
 from roofcast.reports.option_types import Once, OnceGroup
 from roofcast.reports.options import print_json
@@ -37,7 +38,11 @@ def command(ctx: click.Context, as_json: bool) -> None:
         rows.append([one.id, one.role, hwdb.pretty(one.bandwidth, "B/s"), one.name])
     with page() as out:
         out.print(fitted_table(out.width, _COLUMNS, rows, ("role", "name")))
-        say(out, f"{len(rows)} links. Figures and sources of one: roofcast links show NAME", 0)
+        say(
+            out,
+            f"{number_of(len(rows), 'link')}. Figures and sources of one: roofcast links show NAME",
+            0,
+        )
 
 
 @command.command("show", cls=Once)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.completion import completing
 from roofcast.reports.option_types import Once
 from roofcast.reports.options import print_json
@@ -43,9 +44,9 @@ def command(ctx: click.Context, as_json: bool) -> None:
         images = _IMAGES[s.memory_format]
         cells.append([s.name, f"{100 * s.fusion:g} %", launch, images, s.about])
     note = (
-        f"{len(rows)} stacks. fused: share of the traffic between pointwise kernels that fusion"
-        " saves; launch: host time per kernel launch, or none under CUDA graphs and in compiled"
-        " programs; images: memory format of images."
+        f"{number_of(len(rows), 'stack')}. fused: share of the traffic between pointwise kernels"
+        " that fusion saves; launch: host time per kernel launch, or none under CUDA graphs"
+        " and in compiled programs; images: memory format of images."
     )
     with page() as out:
         out.print(fitted_table(out.width, _COLUMNS, cells, ("images", "launch", "fused")))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from roofcast import hwdb
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.completion import completing
 from roofcast.reports.option_types import Once, OnceGroup
 from roofcast.reports.options import print_json
@@ -39,7 +40,12 @@ def command(ctx: click.Context, as_json: bool) -> None:
         rows.append([one.id, f"{one.count:,.0f}", one.device, str(one.year or "—"), network])
     with page() as out:
         out.print(fitted_table(out.width, _COLUMNS, rows, ("year", "network")))
-        say(out, f"{len(rows)} systems. Figures and sources of one: roofcast systems show NAME", 0)
+        say(
+            out,
+            f"{number_of(len(rows), 'system')}."
+            " Figures and sources of one: roofcast systems show NAME",
+            0,
+        )
 
 
 @command.command("show", cls=Once)

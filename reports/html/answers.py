@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.files import replacing
 from roofcast.reports.format import binary, duration, energy, money, percent, seconds, si
 from roofcast.reports.html.page import asset, embedded, environment
@@ -78,8 +79,8 @@ def write_choices(found: Chosen, path: str | Path, command: str) -> int:
     length = f"{s['tokens']} tokens" if "tokens" in s else f"{s.get('samples')} samples"
     content = _page(
         title=f"{s['model']}: what to run it on",
-        lead=f"{length}; {found.considered:,} kind{'s' if found.considered != 1 else ''} of devices"
-        f" considered, {found.layouts:,} layouts forecast; ranked by {found.objective}",
+        lead=f"{length}; {number_of(found.considered, 'kind of device', 'kinds of devices')}"
+        f" considered, {number_of(found.layouts, 'layout')} forecast; ranked by {found.objective}",
         limits=[_limit(found, name) for name in found.limits],
         cards=[_card(c) for c in found.choices[:CARDS]],
         tables=_choice_tables(found),
@@ -200,7 +201,7 @@ def write_layouts(found: Explored, best: Sequence[Forecast], path: str | Path, c
     capacity = best[0].memory.capacity_bytes if best else None
     content = _page(
         title=f"{s.model} on {s.device}: the fastest layouts",
-        lead=f"{found.considered:,} layouts considered, {fit:,} fit",
+        lead=f"{number_of(found.considered, 'layout')} considered, {number_of(fit, 'fits', 'fit')}",
         limits=[f"capacity: {binary(capacity)} per device"] if capacity else [],
         cards=[],
         tables=[Table("Fastest that fit", columns, rows)] if rows else [],

@@ -43,8 +43,7 @@ def interval_basis(forecast: Forecast) -> str:
     """The 80 % interval as a range of percent, and the measured runs that it rests on."""
     basis = INTERVALS.get(forecast.interval_class, forecast.interval_class)
     if forecast.own_runs:
-        several = "runs" if forecast.own_runs > 1 else "run"
-        basis = f"{basis}; calibrated on {forecast.own_runs} of your {several}"
+        basis = f"{basis}; calibrated on {forecast.own_runs} of your runs"
     elif forecast.interval_class in INTERVALS:
         basis = f"{basis}; {NARROWER}"
     if forecast.low_s is None or forecast.high_s is None or not forecast.step_time_s:

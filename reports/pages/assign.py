@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import duration, money, percent
 from roofcast.reports.pages.search import words_of
@@ -12,9 +13,9 @@ from roofcast.simulator.choose.assigned import Assigned, Run, Total
 def print_assigned(found: Assigned) -> None:
     """Print the plan, what is left, and the greedy plan beside it."""
     with page() as out:
-        jobs = len(found.plan) + len(found.left)
-        title = f"{jobs} job{'s' if jobs > 1 else ''} on {sum(h.count for h in found.pool):,}"
-        say(out, f"{title} devices: most priority, then least {found.goal}", indent=0, style="bold")
+        jobs = number_of(len(found.plan) + len(found.left), "job")
+        title = f"{jobs} on {number_of(sum(h.count for h in found.pool), 'device')}"
+        say(out, f"{title}: most priority, then least {found.goal}", indent=0, style="bold")
         _totals(out, found)
         section(out, "Plan, by start")
         columns: list[tuple[str, Justify]] = [

@@ -86,8 +86,9 @@ def _goodput(c: Campaign) -> str:
     """The share of the time that goes into the steps."""
     return (
         f"{share(c.goodput)} of that time goes into training steps (goodput; 80 % interval"
-        f" {share(c.goodput_low)} to {share(c.goodput_high)}): {words(round(c.steps))} steps of"
-        f" {seconds(c.step_s)}{' in the mean' if c.stages else ''}, {duration(c.steps_s)}"
+        f" {share(c.goodput_low)} to {share(c.goodput_high)}): {words(round(c.steps))}"
+        f" {'step' if round(c.steps) == 1 else 'steps'} of {seconds(c.step_s)}"
+        f"{' in the mean' if c.stages else ''}, {duration(c.steps_s)}"
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from roofcast import hwdb
-from roofcast.hwdb.errors import listed
+from roofcast.hwdb.errors import listed, number_of
 from roofcast.hwdb.market import costs
 from roofcast.hwdb.market import rent as rent_of
 from roofcast.reports.console import page, say, section
@@ -87,20 +88,20 @@ def _head(out: Console, found: Chosen) -> None:
 def _counted(found: Chosen) -> str:
     """How many kinds of devices there are, and what became of them, in a sentence that adds up."""
     shown = len(found.choices)
-    parts = [
+    parts: list[tuple[Any, ...]] = [
         (len(found.unmeasured), "of makers without measured runs"),
         (len(found.other_kinds), f"of another kind ({_kinds(found.other_kinds)})"),
         (len(found.unable), "cannot run it"),
         (len(found.without_price), "without a price"),
         (len(found.without_power), "without a printed power"),
-        (len(found.too_slow), "take over a year"),
-        (len(found.impossible), "miss a limit or do not hold it"),
-    ]
-    rest = found.known - shown - sum(n for n, _ in parts)
-    parts += [(rest, "rank lower"), (shown, "shown")]
-    many = f"{found.known:,} kinds of devices" if found.known != 1 else "1 kind of device"
-    told = "; ".join(f"{n:,} {what}" for n, what in parts if n)
-    return f"{many}: {told}"
+        (len(found.too_slow), "takes over a year", "take over a year"),
+        (len(found.impossible), "misses a limit or does not hold it",
+         "miss a limit or do not hold it"),
+    ]  # fmt: skip
+    rest = found.known - shown - sum(n for n, *_ in parts)
+    parts += [(rest, "ranks lower", "rank lower"), (shown, "shown")]
+    told = "; ".join(number_of(n, one, *(more or (one,))) for n, one, *more in parts if n)
+    return f"{number_of(found.known, 'kind of device', 'kinds of devices')}: {told}"
 
 
 def _kinds(names: Sequence[str]) -> str:
@@ -132,7 +133,7 @@ def _nodes(c: Choice) -> str:
     whole = c.devices // c.node
     if c.node == 1 or c.devices % c.node:
         return f"{c.devices:,} × {c.device}"
-    return f"{c.devices:,} × {c.device} ({whole:,} node{'s' if whole > 1 else ''} of {c.node})"
+    return f"{c.devices:,} × {c.device} ({number_of(whole, 'node')} of {c.node})"
 
 
 def _best(out: Console, found: Chosen) -> None:

@@ -187,7 +187,8 @@ def _whole_run(forecast: Forecast, rented: bool = True) -> str:
     left_out = "data loading, evaluation and restarts" if unit == "steps" else "data loading"
     parts = [f"{duration(forecast.time_to_train_s)} of {unit} (without {left_out})"]
     if forecast.steps is not None:
-        parts.append(f"{words(round(forecast.steps))} {unit}")
+        many = round(forecast.steps)
+        parts.append(f"{words(many)} {unit if many != 1 else {'steps': 'step'}.get(unit, 'pass')}")
     price = forecast.price_usd_per_hour
     if rented and forecast.cost_usd is not None:
         at = f" at {hourly(price)} per device-hour" if price is not None else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from roofcast.hwdb.errors import number_of
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.reports.console import Justify, plain_table, say, section, show
 from roofcast.reports.format import binary, percent, seconds, si
@@ -71,8 +72,8 @@ def layout_line(layout: Layout, system: str | None = None) -> str:
     if layout.offload:
         parts.append(f"{' and '.join(layout.offload)} offloaded to the host")
     count, size = layout.micro_batches, layout.micro_batch
-    batches = f"{count:,} micro-batch{'es' if count > 1 else ''}"
-    batches += f" of {size:,} sample{'s' if size > 1 else ''}"
+    batches = number_of(count, "micro-batch", "micro-batches")
+    batches += f" of {number_of(size, 'sample')}"
     batches += " per DP rank" if layout.dp > 1 else ""
     return f"{', '.join(parts) or 'one device'}; {batches}{f'; on {system}' if system else ''}"
 

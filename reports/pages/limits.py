@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import Justify, fitted_table, say, section, show
 from roofcast.reports.format import binary, percent, seconds
 from roofcast.reports.pages.asked import pass_or_step
@@ -102,7 +103,7 @@ def remedies_table(out: Console, f: Forecast) -> None:
     show(out, fitted_table(out.width - 2, columns, rows, spare=("option", "of step")))
     text = "each forecast on its own; kernels that another limit bounds may gain, too"
     if any(r.note.startswith("per ") for r in gains):
-        samples = f"{f.samples_read:,.4g} sample{'s' if f.samples_read > 1 else ''}"
+        samples = number_of(float(f"{f.samples_read:.4g}"), "sample")
         packed = " or packing" if any("packing" in r.options for r in gains) else ""
         text += f"; with a larger batch{packed}: saved in the time of {samples}"
     text += "; savings do not add up"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import (
     binary,
@@ -203,7 +204,9 @@ def _largest(forecast: Forecast) -> str:
     if layout is None or layout.micro_batches * layout.dp == 1:
         return f"largest batch that {_up_to(most, surely, '')}"
     n = layout.micro_batches
-    parts = f"{n:,} micro-batch{'es' if n > 1 else ''}{' per DP rank' if layout.dp > 1 else ''}"
+    parts = (
+        f"{number_of(n, 'micro-batch', 'micro-batches')}{' per DP rank' if layout.dp > 1 else ''}"
+    )
     each, sure = (b // (n * layout.dp) for b in (most, most if surely is None else surely))
     unit = f" sample{'' if each == 1 else 's'}"
     largest = f"largest micro-batch that {_up_to(each, sure, unit)}"

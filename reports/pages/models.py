@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import words
 from roofcast.simulator.models.catalog import Description
@@ -100,7 +101,7 @@ def print_models(rows: Sequence[Description]) -> None:
         for title, names in grouped(rows).items():
             out.print(f"{title} ({len(names)})", style="bold")
             say(out, "  ".join(names))
-        section(out, f"{len(rows)} models")
+        section(out, number_of(len(rows), "model"))
         say(out, "roofcast models WORD: those with that word, and their parameters")
         say(out, "roofcast models --long: all of them with family, parameters and source")
         say(out, f"MODEL can also be {_OWN}.")
@@ -113,5 +114,5 @@ def print_table(rows: Sequence[Description], long: bool) -> None:
     cells = [[r.name, r.family, words(r.parameters or 0), r.source][: len(columns)] for r in rows]
     with page() as out:
         show(out, fitted_table(out.width - 2, columns, cells, spare))
-        text = f"{len(rows)} model{'' if len(rows) == 1 else 's'}."
+        text = f"{number_of(len(rows), 'model')}."
         say(out, text if len(rows) < 10 else f"{text} MODEL can also be {_OWN}.", indent=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import digits, duration, energy, hourly, money, percent, seconds, words
 from roofcast.reports.pages.search import words_of
@@ -47,7 +48,7 @@ def _lines(p: Plan) -> list[tuple[str, str]]:
                                  f" interval {words(p.optimal_low)} to {words(p.optimal_high)}"),
         ("training: ", f"{duration(p.time_s)} on {p.devices:,} × {p.device}{interval}"),
         ("devices: ", f"{p.devices:,}, {p.why}"),
-        ("step: ", f"{seconds(p.step_time_s)} for a batch of {p.batch:,} sequences of"
+        ("step: ", f"{seconds(p.step_time_s)} for a batch of {number_of(p.batch, 'sequence')} of"
                    f" {p.sequence:,} tokens, MFU {percent(p.mfu)}; {words_of(p.options)}"),
     ]  # fmt: skip
     if p.cost_usd is not None and p.price_usd_per_hour is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from roofcast.hwdb.errors import RoofcastError
+from roofcast.hwdb.errors import RoofcastError, number_of
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, percent, seconds
 from roofcast.reports.option_tuning import TUNED
@@ -46,8 +46,9 @@ def print_search(found: Explored, best: Sequence[Forecast]) -> None:
         fitting = int(found.fits.sum())
         say(
             out,
-            f"{found.considered:,} layouts: {fitting:,} fit, {len(found.step_s) - fitting:,} need"
-            f" more memory than there is ({binary(found.capacity)}), {found.invalid:,} are invalid",
+            f"{number_of(found.considered, 'layout')}: {number_of(fitting, 'fits', 'fit')},"
+            f" {number_of(len(found.step_s) - fitting, 'needs', 'need')} more memory than there is"
+            f" ({binary(found.capacity)}), {number_of(found.invalid, 'is', 'are')} invalid",
         )
         for line in found.assumptions:
             say(out, line)
@@ -299,7 +300,8 @@ def _refused(out: Console, found: Explored) -> None:
         say(
             out,
             f"schedules, virtual stages, kinds of context parallelism, sharding groups, gathered"
-            f" weights and offload were varied one at a time on the {found.varied:,} best layouts",
+            f" weights and offload were varied one at a time on the"
+            f" {number_of(found.varied, 'best layout')}",
         )
     largest = sorted(found.reasons.items(), key=lambda each: -each[1])
     for text, count in largest[:_SHOWN_REASONS]:

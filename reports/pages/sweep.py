@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import Justify, fitted_table, page, say, show
 from roofcast.reports.format import (
     binary,
@@ -48,7 +49,7 @@ def print_sweep(table: DataFrame, axes: Sequence[Axis], scenario: Scenario) -> N
     names = [axis.name for axis in axes]
     where = "" if "on" in names else f" on {scenario.device}"
     with page() as out:
-        title = f"{scenario.model}{where}: {len(table):,} points over {', '.join(names)}"
+        title = f"{scenario.model}{where}: {number_of(len(table), 'point')} over {', '.join(names)}"
         say(out, title, indent=0, style="bold")
         out.print()
         good = table[table["refused"].isna()]
@@ -179,10 +180,14 @@ def _refused(out: Any, table: DataFrame, names: Sequence[str]) -> None:
     if refused.empty:
         return
     out.print()
-    say(out, f"{len(refused):,} of {len(table):,} points cannot be:")
+    say(out, f"{len(refused):,} of {number_of(len(table), 'point')} cannot be:")
     reasons = refused.groupby("refused", sort=False)
     for reason, rows in list(reasons)[:5]:
         first = rows.iloc[0]
         say(out, f"{len(rows):,}: {reason} (first: {_at(first, names)})", indent=4)
     if len(reasons) > 5:
-        say(out, f"... {len(reasons) - 5:,} more reasons; -o FILE.csv writes all", indent=4)
+        say(
+            out,
+            f"... {number_of(len(reasons) - 5, 'more reason')}; -o FILE.csv writes all",
+            indent=4,
+        )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, number_of
 from roofcast.reports.console import Justify, fitted_table, page, plain_table, say, section, show
 from roofcast.reports.files import replacing
 from roofcast.reports.parts import Console, Table, Text
@@ -150,7 +150,7 @@ def print_part(scored: list[Scored], shipped: bool) -> None:
                 say(out, f"{source}: {reason}", first=f"{number:5d}  ")
         reasons = refusals(scored)
         if reasons:
-            section(out, f"{sum(n for _, n in reasons)} rows without a forecast")
+            section(out, f"{number_of(sum(n for _, n in reasons), 'row')} without a forecast")
             for reason, number in reasons[:REASONS]:
                 say(out, reason, first=f"{number:5d}  ")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import Justify, page, plain_table, say, section, show
 from roofcast.reports.format import seconds
 from roofcast.reports.parts import Console, Table, Text
@@ -125,13 +126,17 @@ def _print_refusals(out: Console, checked: list[Checked]) -> None:
     reasons = refusals(checked)
     if not reasons:
         return
-    section(out, f"{sum(n for _, n in reasons)} rows without a forecast")
+    section(out, f"{number_of(sum(n for _, n in reasons), 'row')} without a forecast")
     for reason, number in reasons[:REASONS]:
         say(out, reason, first=f"{number:5d}  ")
     rest = reasons[REASONS:]
     if rest:
         rows = sum(n for _, n in rest)
-        say(out, f"{rows} rows for {len(rest)} further reasons (--json or -o has all)")
+        say(
+            out,
+            f"{number_of(rows, 'row')} for {number_of(len(rest), 'further reason')}"
+            " (--json or -o has all)",
+        )
 
 
 def run_table(groups: list[Summary], width: int, inside: bool = True) -> Table:

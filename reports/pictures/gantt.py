@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.format import duration
 from roofcast.reports.pictures.style import FAINT, INK, SMALL, TITLE, bare, colour_of, ink_on, new
 from roofcast.simulator.choose.assigned import Assigned, Run
@@ -65,8 +66,10 @@ def draw(found: Assigned) -> Figure:
     axes.set_xlabel(f"time from now [{word}]; triangles: deadlines", color=INK)
     bare(axes)
     left = f", {len(found.left)} not finished" if found.left else ""
-    title = f"{len(found.plan)} jobs in {duration(found.total.makespan_s)}{left}"
-    greedy = f"greedy: {duration(found.greedy.makespan_s)}, {found.greedy.finished} jobs"
+    title = f"{number_of(len(found.plan), 'job')} in {duration(found.total.makespan_s)}{left}"
+    greedy = (
+        f"greedy: {duration(found.greedy.makespan_s)}, {number_of(found.greedy.finished, 'job')}"
+    )
     axes.set_title(f"{title} ({greedy})", loc="left", fontsize=TITLE)
     return figure
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.format import percent, short_names
 from roofcast.reports.pictures.labels import nearest_on, place
 from roofcast.reports.pictures.roofline_labels import text_sizes
@@ -139,4 +140,4 @@ def _join(names: Sequence[str]) -> str:
         return f"{names[0]} and {names[1].rpartition('.')[2]}"
     if len(names) == 1:
         return names[0]
-    return f"{names[0]} and {len(names) - 1} other{'s' if len(names) > 2 else ''}"
+    return f"{names[0]} and {number_of(len(names) - 1, 'other')}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from roofcast import hwdb
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, number_of
 from roofcast.hwdb.records import Device, System
 from roofcast.hwdb.sites import host_watts, nodes, site_of, sites
 from roofcast.hwdb.tuples import NamedTuple
@@ -181,7 +181,7 @@ def said(place: Place) -> tuple[str, ...]:
     name = place.node or "a node that no system describes"
     parts = ", ".join(f"{part} {watts:.0f} W" for part, watts in place.parts.items() if watts)
     lines = [
-        f"node: {name}, {place.devices} device{'s' * (place.devices > 1)}: {parts}, fans"
+        f"node: {name}, {number_of(place.devices, 'device')}: {parts}, fans"
         f" {100 * place.fans:.0f} % of the power behind the supplies, conversion"
         f" {100 * place.conversion:.0f} %"
     ]

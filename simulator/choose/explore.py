@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, number_of
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choose.front import front
 from roofcast.simulator.choose.search import Found, search_layouts
@@ -97,8 +97,8 @@ def explore(scenario: Scenario, devices: int, few: bool = False) -> Explored:
     shapes, policies = space.shapes(devices, few), space.policies(few)
     if not shapes:
         raise BadInput(
-            f"batch {scenario.batch}: no layout of {devices} devices divides it; use a multiple of"
-            f" {devices}"
+            f"batch {scenario.batch}: no layout of {number_of(devices, 'device')} divides it;"
+            f" use a multiple of {devices}"
         )
     refuse_more_than(MOST, len(shapes) * len(policies))
     parts, count = varied_twice(space, shapes, policies, few)

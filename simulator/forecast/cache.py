@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, number_of
 from roofcast.simulator.forecast.lengths import at_longest
 from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.result import Forecast
@@ -112,11 +112,11 @@ def with_cache(found: Forecast, scenario: Scenario) -> Forecast:
         return fitting if known is None else min(known, fitting)
 
     above = None if m.high_bytes is None else m.high_bytes / m.peak_bytes
-    many = f"{batch:,} sequence{'s' * (batch != 1)} per device"
+    many = f"{number_of(batch, 'sequence')} per device"
     longest = at_longest(scenario).sequence or found.sequence
-    counted = f"KV cache counted: {many} of {longest:,} tokens, "
+    beside = f"KV cache counted: {many} of {longest:,} tokens, "
     said = [
-        counted + line.removeprefix(NOT_COUNTED).strip() if line.startswith(NOT_COUNTED) else line
+        beside + line.removeprefix(NOT_COUNTED).strip() if line.startswith(NOT_COUNTED) else line
         for line in found.assumptions
     ]
     if states:

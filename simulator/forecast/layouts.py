@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.hwdb.errors import BadInput, number_of, unknown
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choices import CP_KINDS, SCHEDULES, ZERO_STAGES, with_optimizer
 from roofcast.simulator.forecast.scenario import Scenario
@@ -262,7 +262,9 @@ def _stages(s: Scenario, pp: int, vpp: int) -> tuple[int, ...]:
         )
     if len(given) != pp * vpp:
         parts = f"pp {pp} x vpp {vpp} = {pp * vpp} virtual stages" if vpp > 1 else f"pp {pp}"
-        raise BadInput(f"{text}: {len(given)} numbers, but {parts}; give one per stage")
+        raise BadInput(
+            f"{text}: {number_of(len(given), 'number')}, but {parts}; give one per stage"
+        )
     return given
 
 

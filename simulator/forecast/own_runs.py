@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from roofcast.hwdb.errors import number_of
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.forecast.interval import Interval, Traits, effects
 from roofcast.simulator.forecast.limits import CAPACITY, HOST
@@ -113,7 +114,7 @@ def posterior(
 def calibrated(f: Forecast, t: Traits, found: Interval, own: OwnRuns) -> tuple[Forecast, Interval]:
     """The forecast and its interval after the user's own steps; what they did is assumed."""
     rows = alike(own.rows, t)
-    runs = f"{own.total} run{'s' if own.total != 1 else ''} in {own.where}"
+    runs = f"{number_of(own.total, 'run')} in {own.where}"
     if not rows:
         why = f"none of your {runs} is like this step (device, stack, kind of model, mode, format)"
         return _said(f, f"{why}: not used"), found

@@ -134,5 +134,5 @@ def said_of_keys(keys: Collection[str]) -> tuple[str, ...]:
         return ()
     each = [printable(key) for key in keys]
     more = f" and {len(each) - _LISTED} more" if len(each) > _LISTED else ""
-    plural = "s" if len(each) > 1 else ""
-    return (f"key{plural} of config.json that no formula reads: {', '.join(each[:_LISTED])}{more}",)
+    what = "key" if len(each) == 1 else "keys"
+    return (f"{what} of config.json that no formula reads: {', '.join(each[:_LISTED])}{more}",)

@@ -6,6 +6,7 @@ from functools import partial
 
 import msgspec
 
+from roofcast.hwdb.errors import number_of
 from roofcast.simulator.models.families import transformer
 from roofcast.simulator.models.families.diffusion import check_sizes
 from roofcast.simulator.models.families.resnet import check_stages
@@ -45,7 +46,8 @@ class Config(msgspec.Struct, frozen=True):
         check_stages(self.depths, self.hidden_sizes)
         if len(self.depths) != self.num_stages:
             raise ValueError(
-                f"depths has {len(self.depths)} entries; num_stages is {self.num_stages}"
+                f"depths has {number_of(len(self.depths), 'entry', 'entries')};"
+                f" num_stages is {self.num_stages}"
             )
 
     @property

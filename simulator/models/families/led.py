@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from roofcast.hwdb.errors import number_of
 from roofcast.simulator.models.families import encdec, transformer
 from roofcast.simulator.models.families.longformer import (
     check_windows,
@@ -30,7 +31,7 @@ class Config(encdec.Config, frozen=True):
         check_windows(self.windows)
         if len(self.windows) < self.encoder_layers:
             raise ValueError(
-                f"'attention_window' has {len(self.windows)} entries for"
+                f"'attention_window' has {number_of(len(self.windows), 'entry', 'entries')} for"
                 f" {self.encoder_layers} layers"
             )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, number_of
 from roofcast.simulator.models.families import encoder_heads, masked, transformer
 from roofcast.simulator.models.families.encoder_heads import Style
 from roofcast.simulator.models.families.transformer import activate, normed
@@ -41,7 +41,7 @@ class Config(msgspec.Struct, frozen=True):
         check_windows(self.windows)
         if len(self.windows) < self.num_hidden_layers:
             raise ValueError(
-                f"'attention_window' has {len(self.windows)} entries for"
+                f"'attention_window' has {number_of(len(self.windows), 'entry', 'entries')} for"
                 f" {self.num_hidden_layers} layers"
             )
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import msgspec
 
+from roofcast.hwdb.errors import number_of
 from roofcast.simulator.models.families.diffusion import check_sizes
 from roofcast.simulator.models.families.transformer import activate
 from roofcast.simulator.models.vision.parts import (
@@ -60,7 +61,8 @@ def check_stages(depths: tuple[int, ...], widths: tuple[int, ...]) -> None:
     """Raises ValueError unless every stage has a depth and a width."""
     if len(depths) != len(widths) or not depths:
         raise ValueError(
-            f"depths has {len(depths)} entries and hidden_sizes {len(widths)}; one each per stage"
+            f"depths has {number_of(len(depths), 'entry', 'entries')} and hidden_sizes"
+            f" {len(widths)}; one each per stage"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sized
 from typing import NamedTuple
 
+from roofcast.hwdb.errors import number_of
 from roofcast.simulator.work.ops import linear, moe, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
@@ -39,7 +40,10 @@ def check(r: Routing) -> None:
 def check_length(key: str, entries: Sized | None, layers: int) -> None:
     """Raises ValueError where a list with one entry per layer is too short."""
     if entries is not None and len(entries) < layers:
-        raise ValueError(f"'{key}' has {len(entries)} entries for {layers} layers")
+        raise ValueError(
+            f"'{key}' has {number_of(len(entries), 'entry', 'entries')} for"
+            f" {number_of(layers, 'layer')}"
+        )
 
 
 def logits(t: Tape, r: Routing, x: Value) -> Value:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, number_of
 from roofcast.simulator.models.families import transformer
 from roofcast.simulator.models.families.diffusion import check_sizes
 from roofcast.simulator.models.families.transformer import activate, heads_of, normed
@@ -73,7 +73,7 @@ class Config(msgspec.Struct, frozen=True):
             found = getattr(self, key)
             if len(found) != self.num_encoder_blocks:
                 raise ValueError(
-                    f"{key} has {len(found)} entries; num_encoder_blocks is"
+                    f"{key} has {number_of(len(found), 'entry', 'entries')}; num_encoder_blocks is"
                     f" {self.num_encoder_blocks}"
                 )
         for width, heads in zip(self.hidden_sizes, self.num_attention_heads, strict=True):

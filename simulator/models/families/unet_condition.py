@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from roofcast.hwdb.errors import number_of
 from roofcast.simulator.models.families import diffusion
 from roofcast.simulator.models.families.diffusion import group_norm, resnet
 from roofcast.simulator.models.families.transformer import gated, normed, projections
@@ -99,7 +100,10 @@ def _check_levels(c: Config) -> None:
     for key in ("down_block_types", "up_block_types"):
         kinds = getattr(c, key)
         if len(kinds) != levels:
-            raise ValueError(f"{key} has {len(kinds)} entries, block_out_channels {levels}")
+            raise ValueError(
+                f"{key} has {number_of(len(kinds), 'entry', 'entries')},"
+                f" block_out_channels {levels}"
+            )
         for kind in kinds:
             if kind not in (*ATTENDED, *PLAIN):
                 known = ", ".join((*ATTENDED, *PLAIN))

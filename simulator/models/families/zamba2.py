@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from roofcast.hwdb.errors import number_of
 from roofcast.simulator.models.families import transformer
 from roofcast.simulator.models.families.mixers import Mamba2, mamba2
 from roofcast.simulator.models.families.transformer import (
@@ -112,7 +113,10 @@ class Config(msgspec.Struct, frozen=True):
 def check_kinds(listed: list[str] | None, layers: int) -> None:
     """Raises ValueError where a list of kinds of layers is short, or has an unknown kind."""
     if listed is not None and len(listed) < layers:
-        raise ValueError(f"'layers_block_type' has {len(listed)} entries for {layers} layers")
+        raise ValueError(
+            f"'layers_block_type' has {number_of(len(listed), 'entry', 'entries')} for"
+            f" {number_of(layers, 'layer')}"
+        )
     bad = next((kind for kind in listed or () if kind not in (*MAMBA, "hybrid")), None)
     if bad is not None:
         raise ValueError(f"layer of kind {bad[:20]!r}; known: hybrid, {', '.join(MAMBA)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, number_of
 from roofcast.simulator.models.toml.keys import (
     AdaptivePool,
     Conv,
@@ -25,8 +25,8 @@ def _each(value: Sizes, x: Value, key: str) -> Lengths:
     dims = len(x.shape) - 2
     if isinstance(value, tuple) and len(value) != dims:
         raise BadInput(
-            f"{key} has {len(value)} numbers, but the input is {shape_text(x.shape)}; wanted one"
-            f" number or {dims}"
+            f"{key} has {number_of(len(value), 'number')}, but the input is {shape_text(x.shape)};"
+            f" wanted one number or {dims}"
         )
     return conv.spread(value, dims)
 
