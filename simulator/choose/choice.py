@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -55,6 +56,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     mfu: float | None = None
     limited_by: str = ""
     interval_class: str = ""
+    assumptions: tuple[str, ...] = ()  # about its device and the links, as predict lists them
 
 
 def choice_of(chooser: Chooser, point: Point) -> Choice:
@@ -100,9 +102,16 @@ def choice_of(chooser: Chooser, point: Point) -> Choice:
         mfu=found.mfu,
         limited_by=found.diagnosis,
         interval_class=found.interval_class,
+        assumptions=_of_device(found, of.device.id),
         **{name: getattr(found, name) for name in SCOPED},
         **fields,
     )
+
+
+def _of_device(found: Forecast, device: str) -> tuple[str, ...]:
+    """The assumptions of a forecast that are about its device and the links between devices."""
+    named = re.compile(rf"(?<![\w-]){re.escape(device)}(?![\w-])|^system |^hypothetical: ")
+    return tuple(line for line in found.assumptions if named.search(line))
 
 
 def _forecast(chooser: Chooser, point: Point) -> Forecast:

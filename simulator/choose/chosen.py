@@ -22,6 +22,7 @@ from roofcast.simulator.choose.wanted import LIMITS, MOST_DEVICES, YEAR, Wanted
 from roofcast.simulator.forecast.interval import residuals
 from roofcast.simulator.forecast.resolve import named as names_of
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.parallel.networks import fabric_of
 
 ASSUMED = (  # of every choice
     "layouts: devices and numbers of them are compared by a coarse grid (powers of two, no or full"
@@ -161,6 +162,8 @@ def _chosen(
     left: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> Chosen:
     choices = tuple(choice_of(chooser, p) for p in best)
+    if smallest is not None:  # refined since, where it is on the front
+        smallest = chooser.searched.get((smallest.offer.device.id, smallest.devices)) or smallest
     shown = {p.offer.device.id for p in best}
     priceless, powerless = (_without(chooser, wanted, what) for what in ("price", "power"))
     priceless = tuple(name for name in priceless if name not in shown)
@@ -197,7 +200,7 @@ def _chosen(
         considered=considered,
         searched=len(chooser.searched),
         layouts=chooser.layouts,
-        assumptions=_assumptions(chooser, wanted),
+        assumptions=(*_assumptions(chooser, wanted), *_of_own_chips(chooser, choices)),
     )
 
 
@@ -232,6 +235,21 @@ def _assumptions(chooser: Chooser, wanted: Wanted) -> tuple[str, ...]:
     more = [*([bought] if wanted.buy else []), *([DESKTOPS] if alone else [])]
     more += [OWNED] if wanted.owned and length.given else []
     return (*chooser.assumptions, time, *ASSUMED, *more)
+
+
+def _of_own_chips(chooser: Chooser, choices: Sequence[Choice]) -> list[str]:
+    """What is assumed of chips that files of the user describe: of those that are shown as predict
+    says it, and how so many as were considered are joined.
+    """
+    lines: dict[str, None] = {}
+    for kind in chooser.kinds.values():
+        device = kind.names.device
+        if not device.given or not kind.counts:
+            continue
+        shown = [c.assumptions for c in choices if c.device == device.typed]
+        of_links = fabric_of(kind.names.system, device, max(kind.counts)).assumptions
+        lines |= dict.fromkeys([*of_links, *(line for each in shown for line in each)])
+    return list(lines)
 
 
 def _check_length(s: Scenario, wanted: Wanted) -> None:

@@ -249,7 +249,9 @@ def _unstated(device: Device) -> str:
     if device.scale_up.bandwidth:
         return "; scale_up.bandwidth is not used, as no scale_up.domain says how many it joins"
     if device.given:
-        return "; scale_up.bandwidth and scale_up.domain of its file, or --system, give others"
+        return (
+            "; scale_up.bandwidth and scale_up.domain of its file, or predict --system, give others"
+        )
     return ""
 
 

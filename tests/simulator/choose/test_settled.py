@@ -3,6 +3,7 @@ on the front, and owned devices cost what predict says of them.
 """
 
 import math
+import re
 from typing import NamedTuple
 
 import msgspec
@@ -95,3 +96,30 @@ def test_no_bound_of_owned_devices_is_above_what_they_cost():
     for p in points:
         least = chooser.bound(chooser.kinds[p.offer.device.id], p.devices).cost_usd
         assert 0 < least <= p.cost_usd
+
+
+@pytest.mark.parametrize("goal", ["time", "cost"])
+def test_devices_that_are_shown_twice_have_the_same_numbers(goal):
+    """Choices, the front, and the fewest devices on which the run fits."""
+    asked = Scenario(model="resnet50", device="", samples=1.28e6, epochs=90)
+    found = choose(asked, ["h100-sxm5", "t4"], Wanted(goal=goal, devices=4))
+    rows = [*found.choices, *found.front, found.smallest]
+    of = {(c.device, c.devices): c for c in rows}
+    assert len(of) < len(rows) and all(c == of[c.device, c.devices] for c in rows)
+
+
+def test_every_assumption_about_an_own_chip_is_said(tmp_path):
+    """Also how many chips are joined where the best choice is one of them."""
+    chip = tmp_path / "chip.toml"
+    chip.write_text(
+        'name = "Chip"\n[peak_flops]\nbf16 = "400 TFLOP/s"\n[memory]\nbandwidth = "4 TB/s"\n'
+        'capacity = "96 GiB"\n'
+    )
+    asked = Scenario(model="gpt2", device="", tokens=1e9)
+    found = choose(asked, [str(chip), "t4"], Wanted(goal="devices", within_s=7 * 86400.0))
+    best = next(c for c in found.choices if c.device == str(chip))
+    told = predict("gpt2", str(chip), tokens=1e9, batch=found.scenario["batch"], **best.options)
+    of_chip = [line for line in told.assumptions if re.search(r"\bchip\b", line)]
+    assert len(of_chip) >= 5 and set(of_chip) <= set(found.assumptions)
+    assert [x for x in found.assumptions if "8 chip per node on PCIe 4.0 x16" in x]
+    assert not [x for x in found.assumptions if re.search(r"\bt4\b", x)]
