@@ -161,9 +161,16 @@ def _chosen(
     batch: int | None,
     left: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> Chosen:
-    choices = tuple(choice_of(chooser, p) for p in best)
-    if smallest is not None:  # refined since, where it is on the front
-        smallest = chooser.searched.get((smallest.offer.device.id, smallest.devices)) or smallest
+    of: dict[tuple[str, int], Choice] = {}
+
+    def told(point: Point) -> Choice:
+        """Of devices that are shown twice the same, as they were last refined."""
+        key = point.offer.device.id, point.devices
+        if key not in of:
+            of[key] = choice_of(chooser, chooser.searched.get(key) or point)
+        return of[key]
+
+    choices = tuple(map(told, best))
     shown = {p.offer.device.id for p in best}
     priceless, powerless = (_without(chooser, wanted, what) for what in ("price", "power"))
     priceless = tuple(name for name in priceless if name not in shown)
@@ -183,10 +190,10 @@ def _chosen(
         limits=wanted.limits,
         sure=wanted.sure,
         choices=choices,
-        front=tuple(choice_of(chooser, p) for p in front),
+        front=tuple(map(told, front)),
         misses=() if best else near.misses,
         unlimited=near.unlimited if not best else None,
-        smallest=choice_of(chooser, smallest) if smallest else None,
+        smallest=told(smallest) if smallest else None,
         fitting_batch=batch,
         binding=_binding(choices[0], wanted) if choices else {},
         without_price=_typed(chooser, priceless),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choose.decide import Decided, Refusal
-from roofcast.simulator.choose.distinct import column, numbered, together
+from roofcast.simulator.choose.distinct import numbered, together
 from roofcast.simulator.choose.sieve import Peaks, Sieve, key_of
 from roofcast.simulator.forecast.lengths import Varied
 from roofcast.simulator.forecast.resolve import Named, mean_size
@@ -31,6 +31,9 @@ DEGREES = (
     "tp", "sp", "cp", "pp", "vpp", "dp", "ep", "etp", "zero", "shard", "reshard", "micro_batches",
 )  # fmt: skip
 SHARDING = ("zero", "shard", "reshard")  # which changes neither a rank's passes nor its pipeline
+# rows of ranks that are forecast together, at least: few at first, which hold others back
+TOGETHER = (1, 64, 1024)
+KEPT = 256  # ranks of a device that are kept with their times for its further searches
 AT_ONCE = 128  # ranks that are traced at a time
 
 
@@ -95,7 +98,10 @@ class Ranks:
         counts = [math.prod(c.of(row) for c in degrees) for row in first.tolist()]
         for n in set(counts):
             self.fabrics[n] = fabric_of(self.names.system, self.names.device, n)
-        return np.array(counts)[of], column(kind_of(self.fabrics[n]) for n in counts).codes[of]
+        numbers = self.sieve.networks if self.sieve else {}
+        kinds = [kind_of(self.fabrics[n]) for n in counts]
+        codes = np.array([numbers.setdefault(kind, len(numbers)) for kind in kinds])
+        return np.array(counts)[of], codes[of]
 
     def _ranks(self) -> tuple[list[Rank], np.ndarray]:
         """The ranks, and of each row which it has."""
@@ -128,6 +134,11 @@ class Ranks:
                 yield np.concatenate(rows)
             self.traced.clear()
 
+    def forget(self, ranks: Iterable[int]) -> None:
+        """Drop ranks that are forecast."""
+        for i in ranks:
+            del self.traced[i]
+
     def trace(self, i: int) -> Traced | None:
         """The i-th rank; None where it cannot be, which refuses its rows."""
         if i not in self.traced:
@@ -137,7 +148,12 @@ class Ranks:
     def _trace(self, ranks: Iterable[int]) -> None:
         """Trace ranks. The kernels of all of them are timed together."""
         steps: dict[tuple, list[tuple[int, Step]]] = {}  # by what kernels run under
-        for i in ranks:
+        keys = {i: self._key(self.asked(i, self.varied)[0], self.ranks[i].family) for i in ranks}
+        known = self.sieve.timed if self.sieve else {}
+        self.traced |= {i: known[key] for i, key in keys.items() if key in known}
+        for i in keys:
+            if i in self.traced:
+                continue
             try:
                 step = self._step(i, self.varied)
                 how = id(step.recipe.stack), step.recipe.mode
@@ -159,7 +175,10 @@ class Ranks:
             for i, step in same:
                 start, end = end, end + len(step.kernels)
                 longest = step if self.varied is None else self._step(i, None)
-                self.traced[i] = Traced(step, _part(times, slice(start, end)), longest)
+                traced = Traced(step, _part(times, slice(start, end)), longest)
+                self.traced[i] = traced
+                if len(known) < KEPT:
+                    known[keys[i]] = traced
 
     def _times(self, step: Step, again: bool = True) -> roofline.OpTimes:
         """The times of a step. again: it may be timed on other devices."""
@@ -311,6 +330,8 @@ def sifted(run: Ranks, sieve: Sieve, wanted: np.ndarray) -> Iterator[np.ndarray]
     def least(i: int) -> float:
         return float(run.least(ranks[i], sieve.work[kinds[i]]).min())
 
+    some: dict[int, np.ndarray] = {}  # ranks whose rows are forecast together
+    enough, *then = TOGETHER
     for i in sorted(ranks, key=least):
         rows = ranks[i]
         at_best = run.least(rows, sieve.work[kinds[i]])
@@ -318,8 +339,18 @@ def sifted(run: Ranks, sieve: Sieve, wanted: np.ndarray) -> Iterator[np.ndarray]
             continue
         if (traced := run.trace(i)) is not None:
             at_best = run.least(rows, traced.work, traced.spared)
-            yield rows[at_best < sieve.fastest(run.devices[rows])]
-            del run.traced[i]
+            some[i] = rows[at_best < sieve.fastest(run.devices[rows])]
+        if sum(map(len, some.values())) >= enough:
+            yield _ordered(some)
+            run.forget(some)
+            some, enough = {}, then.pop(0) if then else enough
+    if some:
+        yield _ordered(some)
+
+
+def _ordered(rows: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Rows of ranks, ordered by rank."""
+    return np.concatenate([rows[i] for i in sorted(rows)])
 
 
 def _is_plain(recipe: Recipe) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -80,6 +81,9 @@ class Sieve:
         # kernels on it, at least
         self.first: dict[tuple, tuple[Recipe, Parallel]] = {}
         self.work: dict[tuple, float] = {}
+        # ranks with their times on the device, and the kinds of its networks, numbered
+        self.timed: dict[tuple, Any] = {}
+        self.networks: dict[tuple, int] = {}
 
     def fastest(self, devices: np.ndarray) -> np.ndarray:
         """Seconds of the fastest layout that surely fits, on so many devices; of each layout."""

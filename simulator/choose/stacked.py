@@ -104,7 +104,7 @@ def _column(values: Sequence[Any], rows: Sequence[int]) -> Any:
     """One number where all are equal, else a column. values: of each rank, numbers, or columns of
     its rows.
     """
-    if max(map(np.ndim, values)):
+    if any(isinstance(v, np.ndarray) and v.ndim for v in values):
         each = zip(values, rows, strict=True)
         return np.concatenate([np.broadcast_to(v, (n, 1)) for v, n in each])
     numbers = list(map(float, values))

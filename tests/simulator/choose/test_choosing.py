@@ -14,6 +14,7 @@ from roofcast.simulator.choose.choosing import Chooser
 from roofcast.simulator.choose.chosen import _left_out, choose, measured
 from roofcast.simulator.choose.explore import explore
 from roofcast.simulator.choose.points import meets
+from roofcast.simulator.choose.ranks import Ranks
 from roofcast.simulator.choose.search import search_layouts
 from roofcast.simulator.choose.sieve import Sieve
 from roofcast.simulator.choose.space import Space
@@ -240,6 +241,19 @@ def test_a_sieve_holds_back_no_layout_that_would_be_the_fastest():
         known = np.isfinite(some.peak_bytes)
         assert known.sum() < len(known) or not surely.all()
         assert np.array_equal(some.peak_bytes[known], every.peak_bytes[known])
+
+
+def test_kernels_of_a_rank_are_timed_once_for_all_numbers_of_devices(monkeypatch):
+    timed, real = [], Ranks._times
+    monkeypatch.setattr(
+        Ranks, "_times", lambda r, step, *a: timed.append(step) or real(r, step, *a)
+    )
+    s = Scenario(model="llama-2-7b", device="", batch=64, lora=16)
+    chooser = Chooser(s, ["h100-sxm5"], Wanted(devices=32))
+    kind = chooser.kinds["h100-sxm5"]
+    for counts in ([1, 2, 4], [8, 16, 32]):
+        assert len(chooser.search(kind, counts)) == 3
+    assert len(timed) == len({id(step) for step in timed}) > 10
 
 
 def test_a_device_has_the_layouts_that_it_has_alone():
