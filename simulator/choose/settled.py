@@ -48,10 +48,12 @@ def order(point: Point, goal: str) -> tuple[float, ...]:
 
 def front_of(chooser: Chooser, wanted: Wanted, best: Point | None = None) -> list[Point]:
     """Of the points found that meet the constraints, those that no other beats in time, cost,
-    energy, memory and what is ranked by, and in being sure to fit; columns that are unknown for any
-    of them are left out. best: of equal points the one that is kept.
+    energy, memory and what is ranked by, and in being sure to fit. Points of which it is unknown
+    what is ranked by are left out, and columns that are unknown for any of the others. best: of
+    equal points the one that is kept.
     """
     met = sorted(chooser.met(wanted), key=lambda p: p is not best)
+    met = [p for p in met if np.isfinite(value_of(p, wanted.objective))]
     if not met:
         return []
     columns = [[p.time_s for p in met], [float(not p.surely) for p in met]]
@@ -59,9 +61,7 @@ def front_of(chooser: Chooser, wanted: Wanted, best: Point | None = None) -> lis
         values = [getattr(p, name) for p in met]
         if all(v is not None for v in values):
             columns.append(values)
-    ranked = [value_of(p, wanted.objective) for p in met]
-    if np.isfinite(ranked).all():
-        columns.append(ranked)
+    columns.append([value_of(p, wanted.objective) for p in met])
     columns.append([used_memory(p) for p in met])
     return [met[i] for i in front(np.array(columns, dtype=float).T).tolist()]
 

@@ -123,3 +123,12 @@ def test_every_assumption_about_an_own_chip_is_said(tmp_path):
     assert len(of_chip) >= 5 and set(of_chip) <= set(found.assumptions)
     assert [x for x in found.assumptions if "8 chip per node on PCIe 4.0 x16" in x]
     assert not [x for x in found.assumptions if re.search(r"\bt4\b", x)]
+
+
+def test_a_device_without_a_price_hides_no_cheaper_one_from_the_front():
+    """It is not ranked by cost, whatever else it does: mi455x, the fastest here, has no price."""
+    asked = Scenario(model="llama-3-8b", device="", tokens=1e8, batch=32, lora=8)
+    found = choose(asked, ["mi455x", "h100-sxm5"], Wanted(goal="cost", devices=2))
+    assert found.without_price == ("mi455x",)
+    assert found.choices[0] in found.front
+    assert {c.device for c in found.front} == {"h100-sxm5"}
