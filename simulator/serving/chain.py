@@ -33,7 +33,7 @@ from roofcast.simulator.serving.speculation import Speculation, speculation
 from roofcast.simulator.serving.steps import Steps
 from roofcast.simulator.work.model import Model
 
-REPLAYED, MOST_REPLAYED = 2000, 20000
+REPLAYED, MOST_REPLAYED = 500, 20000
 FEWEST, FEWEST_MEANS = 200, 500  # of a closed loop; where its means are those of the replay
 PER_USER = 10
 # where mean values are taken in closed form: share of the time that prompts take at most, tokens of
@@ -258,7 +258,7 @@ def count(load: Load, use: float = 0.0, means: bool = False) -> int:
     if load.kind == "concurrency":
         fewest = FEWEST_MEANS if means else FEWEST
         return int(min(max(PER_USER * load.amount, fewest), MOST_REPLAYED))
-    return int(min(max(REPLAYED / 4 / max(1.0 - use, 0.01), REPLAYED), MOST_REPLAYED))
+    return int(min(REPLAYED / max(1.0 - use, 0.01), MOST_REPLAYED))
 
 
 def steps_of(of: Replica, load: Load, held: Room, longest: float) -> Steps:
@@ -290,14 +290,16 @@ def _replayed(
     if load.kind not in ("concurrency", "rate"):
         return None
     steps = steps_of(of, load, held, (1 + load.spread) * (load.input_len + load.output_len))
+
+    def run(sent: Requests, users: int | None, needed: int) -> Replayed:
+        return replay(steps, sent, held, users, way, needed)
+
+    own = load.requests is None
     if load.kind == "rate":
         there = found.requests_per_s * found.e2e
-        return at_rate(steps, load, count(load, found.use), held, there, way)
-    number = count(load, means=bool(doubts(of, load, held, found)))
-    first = load.amount / number if load.requests else WAVE
+        return at_rate(load, count(load, found.use), there, run, own)
+    doubt = bool(doubts(of, load, held, found))
+    number = count(load, means=doubt)
+    first = WAVE if own else load.amount / number
     share = first if load.amount > 1 else 0.0
-
-    def run(sent: Requests, users: int) -> Replayed:
-        return replay(steps, sent, held, users, way)
-
-    return in_loop(load, number, min(share, 1.0), found.e2e, run)
+    return in_loop(load, number, min(share, 1.0), found.e2e, run, doubt and own)
