@@ -6,8 +6,8 @@ Models, devices, layouts, software, lengths, instances and loads are drawn; for 
 and end to end the share of draws within 5 %, the worst, and the error of replays themselves: twice
 the standard error of their mean over seeds. Forecasts are those of a single load: mean values, or,
 where these do not hold, those of one replay, which is compared with replays of other seeds.
---means: mean values everywhere, as tables and searches have them; --closed: only where a single
-load has mean values. --rows prints every draw.
+--means: mean values in closed form everywhere, as searches rank layouts by them; --closed: only
+where a forecast has them. --rows prints every draw.
 """
 
 import argparse
