@@ -122,7 +122,7 @@ def draw_one(random: Random, kind: str, wanted: str = "") -> Row | None:
     if mean.use >= BELOW or (doubt and wanted == "closed"):
         return None
     told = mean
-    if doubt and wanted != "means":
+    if (doubt or kind == "rate") and wanted != "means":
         seen = one_pool._replayed(of, load, held, mean, None)
         told = one_pool._followed(of, load, held, mean, seen)  # type: ignore[arg-type]
     samples = replays(load, lambda at: one_pool._replayed(of, at, held, mean, None))

@@ -33,8 +33,8 @@ from roofcast.simulator.serving.speculation import Speculation, speculation
 from roofcast.simulator.serving.steps import Steps
 from roofcast.simulator.work.model import Model
 
-REPLAYED, MOST_REPLAYED = 500, 20000
-FEWEST, FEWEST_MEANS = 200, 500  # of a closed loop; where its means are those of the replay
+REPLAYED, MOST_REPLAYED = 400, 20000
+FEWEST, FEWEST_MEANS = 200, 400  # of a closed loop; where its means are those of the replay
 PER_USER = 5
 NEAR = (0.9, 0.95, 1.0, 1.05, 1.1)  # lengths of prompts, over their mean, whose passes are timed
 # where mean values are taken in closed form: share of the time that prompts take at most, tokens of
@@ -319,11 +319,10 @@ def _replayed(
     def run(sent: Requests, users: int | None, needed: int) -> Replayed:
         return replay(steps, sent, held, users, way, needed)
 
-    own = load.requests is None
+    own, doubt = load.requests is None, bool(doubts(of, load, held, found))
     if load.kind == "rate":
         there = found.requests_per_s * found.e2e
-        return at_rate(load, count(load, found.use), there, run, own)
-    doubt = bool(doubts(of, load, held, found))
+        return at_rate(load, count(load, found.use), there, run, doubt and own)
     number = count(load, means=doubt)
     first = WAVE if own else load.amount / number
     share = first if load.amount > 1 else 0.0
