@@ -217,11 +217,6 @@ def test_a_quote_may_leave_sections_out():
     assert quoted(real, "head 1\n") == real
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_output_below_a_command_is_compared(page):
-    assert not re.search(r"^```(sh|python)\n(?:(?!```).*\n)+```\n```\n", read(page), re.M)
-
-
 def test_readme_is_short():
     assert len(read("README.md").splitlines()) <= 200
 
