@@ -1,4 +1,4 @@
-"""Outputs below commands in README.md and docs/ are blocks of text, which test_readme.py compares."""
+"""Outputs below commands in README.md and docs/ are blocks of text: test_readme.py compares them."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ BARE = re.compile(r"^```(sh|python)\n(?:(?!```).*\n)+```\n```\n", re.M)
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=str
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
 )
 def test_every_output_below_a_command_is_compared(page):
     assert not BARE.search(page.read_text(encoding="utf-8"))
