@@ -1,4 +1,4 @@
-"""Outputs below commands in README.md and docs/ are blocks of text: test_readme.py compares them."""
+"""Outputs below commands in README.md and docs/ are blocks of text, which test_readme.py reads."""
 
 import re
 from pathlib import Path
