@@ -97,6 +97,15 @@ def listed(names: Iterable[str], most: int = LISTED) -> str:
     return ", ".join(shown) + (f", ... ({more} more)" if more else "")
 
 
+def number_of(number: float, one: str, several: str = "") -> str:
+    """A number with the words that agree with it; `several`: of all numbers but 1, an s more.
+
+    >>> number_of(1, "device"), number_of(1200, "device"), number_of(1, "fits", "fit")
+    ('1 device', '1,200 devices', '1 fits')
+    """
+    return f"{number:,.15g} {one if number == 1 else several or f'{one}s'}"
+
+
 def similar(name: str, known: Iterable[str]) -> list[str]:
     """Names of `known` that contain the words of `name`, at their start if possible; else up to
     three that are spelled alike.

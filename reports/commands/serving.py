@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
@@ -137,7 +138,7 @@ def command(as_json: bool, path: str | None, plot: str | None, **given: Any) -> 
         check_table(path)
     if plot is not None:
         check_target(plot, PICTURES)
-    found = _forecasts(given)
+    found = _with_idle(_forecasts(given), given)
     if path is not None:
         write_table(table(found), path)
     if plot is not None:
@@ -171,6 +172,28 @@ def _forecasts(given: dict[str, Any]) -> list[ServingForecast]:
     return [forecast(asked, replays=len(asked_each) == 1) for asked in asked_each]
 
 
+def _with_idle(found: list[ServingForecast], given: dict[str, Any]) -> list[ServingForecast]:
+    """The forecasts, with the options that were typed and change nothing among what they say."""
+    context = click.get_current_context()
+    typed = {n for n in given if context.get_parameter_source(n) is ParameterSource.COMMANDLINE}
+    kind, why = _kind(given), []
+    if kind == "trace":
+        why.append((("input_len", "output_len", "seed"), "a trace has its own requests"))
+    elif kind in ("batch", "offline"):
+        why.append((("requests", "seed"), "these are mean values, nothing is replayed"))
+    elif len(found) > 1:
+        why.append((("seed",), "a table has mean values, nothing is replayed"))
+    if all(f.devices == 1 for f in found):
+        why.append((("system",), "one device sends nothing"))
+    idle = [
+        f"--{name.replace('_', '-')} changes nothing: {reason}"
+        for names, reason in why
+        for name in names
+        if name in typed
+    ]
+    return [msgspec.structs.replace(f, assumptions=(*f.assumptions, *idle)) for f in found]
+
+
 def _engines(given: dict[str, Any]) -> tuple[Any, Any, Any]:
     """What forecasts a load, a service level and a table: of one pool, or of two."""
     if all(given[name] is None for name in NAMES):
@@ -186,7 +209,10 @@ def _engines(given: dict[str, Any]) -> tuple[Any, Any, Any]:
 
 def _kind(given: dict[str, Any]) -> str:
     """The load that is asked for; "slo" where that looks for one, "" where none is given."""
-    wanted = [name for name in (*LOADS, "slo") if given[name]]
+    wanted = [name for name in (*LOADS, "slo") if given[name] not in (None, False)]
+    for name, example in (("trace", "requests.csv"), ("slo", "ttft=500ms,tpot=30ms")):
+        if given[name] is not None and not given[name].strip():
+            raise BadInput(f"--{name} is empty; give for example --{name} {example}")
     if len(wanted) > 1:
         both = f"--{wanted[0]} and --{wanted[1]}"
         if "slo" in wanted:

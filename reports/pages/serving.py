@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import (
     Justify,
     as_text,
@@ -82,11 +83,19 @@ def load_words(f: ServingForecast) -> str:
     n = f.amount or 0.0
     return {
         "batch": f"a static batch of {n:,.0f}",
-        "concurrency": f"{n:,.0f} user{'s' if n > 1 else ''}, each with one request under way",
+        "concurrency": f"{n:,.0f} users, each with one request under way"
+        if n > 1
+        else "1 user with one request under way",
         "rate": f"{digits(n)} requests/s that arrive at random",
         "offline": "all requests queued",
-        "trace": f"a trace of {f.replayed or 0:,} requests, {digits(n)} requests/s in the mean",
+        "trace": _trace(f.replayed or 0, n),
     }[f.load]
+
+
+def _trace(requests: int, rate: float) -> str:
+    """A trace in words; one request has no rate."""
+    every = number_of(requests, "request")
+    return f"a trace of {every}" + (f" at {digits(rate)} requests/s" if requests > 1 else "")
 
 
 def _on(f: ServingForecast) -> str:
@@ -97,8 +106,8 @@ def _on(f: ServingForecast) -> str:
         return f.device
     degrees = [f"{name} {n}" for name, n in f.layout.items() if n > 1]
     cut = f" ({', '.join(degrees)})" if degrees else ""
-    several = f", {f.replicas} replicas" if f.replicas > 1 else ""
-    return f"{f.devices} {f.device}{cut}{several}"
+    several = f", {f.replicas:,} replicas" if f.replicas > 1 else ""
+    return f"{f.devices:,} {f.device}{cut}{several}"
 
 
 def _headline(out: Console, f: ServingForecast) -> None:
@@ -127,6 +136,8 @@ def _headline(out: Console, f: ServingForecast) -> None:
         turns = f"does not fit at once: runs in turns of {f.memory.largest_concurrency:,} sequences"
         other = "does not fit: times are as if it did"
         say(out, turns if f.load == "batch" else other, style="bold red")
+    elif _waiting(f):
+        say(out, f"more users than the {_places(f)}: some wait")
 
 
 def _users(number: float) -> str:
@@ -364,14 +375,19 @@ def _waiting(f: ServingForecast) -> bool:
     return f.load == "concurrency" and (f.amount or 0.0) > f.memory.largest_concurrency_total
 
 
+def _places(f: ServingForecast) -> str:
+    """The sequences that run at once, and why no more."""
+    most = number_of(f.memory.largest_concurrency_total, "sequence")
+    if _stack_limits(f):
+        return f"{most} that {f.stack} runs at once"
+    return f"{most} that fit at their full {f.input_len + f.output_len:,} tokens"
+
+
 def _wait_notes(out: Console, found: Sequence[ServingForecast]) -> None:
     """What a star means, and what the time to the first token is made of."""
-    first, tokens = found[0], found[0].input_len + found[0].output_len
+    first = found[0]
     if any(map(_waiting, found)):
-        most = f"{first.memory.largest_concurrency_total:,} sequences"
-        why = f"that {first.stack} runs at once" if _stack_limits(first) else "that fit"
-        full = "" if _stack_limits(first) else f" at their full {tokens:,} tokens"
-        say(out, f"*: more users than the {most} {why}{full}: some wait", style="dim")
+        say(out, f"*: more users than the {_places(first)}: some wait", style="dim")
     parts = {name: value for name, value in first.ttft_parts_s.items() if value > 0.0}
     if len(parts) > 1:
         made = " + ".join(f"{name} {seconds(value)}" for name, value in parts.items())

@@ -18,6 +18,7 @@ NO_CONSTANTS = {
             ("chain", "FEWEST_MEANS", "requests of a replay; said"),
             ("chain", "BUSY LONG WIDE MANY", "where a replay takes over from mean values"),
             ("load", "LONGEST MOST", "limit on an input"),
+            ("load", "CROWD", "users beyond whom a replay is too short"),
             ("steps", "FINE RATIO CONTEXTS FEWEST", "grid of an interpolation"),
             ("server", "LARGE SMALLER", "arg_utils of vLLM: 1024 sequences from 70 GiB, else 256"),
             ("sample", "FILL PERCENT", "requests of a replay; percentages"),

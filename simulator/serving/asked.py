@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, number_of
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
@@ -73,7 +73,8 @@ def degrees(asked: Serving) -> Degrees:
         left = (asked.devices or 1) // (pp * (asked.dp or 1))
         if asked.devices and left > 1:
             tp = _tensor(asked, left)
-            said = (f"tp {tp}: tensors cut over the devices of a node; --tp gives another",)
+            cut = "tensors cut over the devices of a node" if tp > 1 else f"{left} divide no heads"
+            said = (f"tp {tp}: {cut}; --tp gives another",)
     one = tp * pp * joined
     devices = asked.devices or one * (asked.dp or 1 if joined == 1 else 1)
     if devices % one:
@@ -84,14 +85,16 @@ def degrees(asked: Serving) -> Degrees:
     replicas = devices // one
     if asked.dp and joined == 1 and replicas != asked.dp:
         raise BadInput(
-            f"dp {asked.dp}: {devices} devices at tp {tp} x pp {pp} make {replicas} replicas; leave"
-            " dp or devices out"
+            f"dp {asked.dp}: {number_of(devices, 'device')} at tp {tp} x pp {pp}"
+            f" {'makes' if devices == 1 else 'make'} {number_of(replicas, 'replica')}; leave dp or"
+            " devices out"
         )
     if replicas > 1:
-        said = (*said, f"{replicas} replicas, each with its part of the load")
+        said = (*said, f"{replicas:,} replicas, each with its part of the load")
     if ep > tp * joined or (tp * joined) % ep:
         raise BadInput(
-            f"ep {ep}: has to divide the {tp * joined} ranks of a stage (tp x dp); give tp or dp"
+            f"ep {ep}: has to divide the {number_of(tp * joined, 'rank')} of a stage (tp x dp);"
+            " give tp or dp"
         )
     return Degrees(tp, pp, ep, joined, replicas, said)
 

@@ -21,7 +21,7 @@ from roofcast.simulator.serving.asked import Serving, degrees
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.formats import fewer_bits
-from roofcast.simulator.serving.load import Load, Requests
+from roofcast.simulator.serving.load import Load, Requests, crowded
 from roofcast.simulator.serving.means import WAVE, Mean, mean, most_of, too_many
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.replay import Replayed, replay
@@ -158,6 +158,7 @@ def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -
     found = _means(of, load, held)
     doubt = doubts(of, load, held, found)
     replays = replays or (load.kind == "rate" and bool(doubt))
+    replays = replays and not crowded(load, found.use)
     met = _replayed(of, load, held, found, trace) if replays else None
     if met is not None and (doubt or load.kind in ("rate", "trace")):
         met = met._replace(means=True)
@@ -213,7 +214,7 @@ def doubts(of: Replica, load: Load, held: Room, found: Mean) -> str:
     more, and, where requests arrive at random, places are many. Elsewhere requests do not share the
     engine evenly, as the mean values take them to.
     """
-    if load.kind not in ("rate", "concurrency"):
+    if load.kind not in ("rate", "concurrency") or crowded(load, found.use):
         return ""
     places = held.sequences(load.input_len + held.reserved * load.output_len)
     profile, busy = of.server.profile, found.requests_per_s * found.prompt

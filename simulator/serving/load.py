@@ -19,6 +19,7 @@ from roofcast.hwdb.tuples import NamedTuple
 KINDS = ("batch", "concurrency", "rate", "offline", "trace")
 LONGEST = 10_000_000  # tokens of a request
 MOST = 10_000_000  # users, sequences, requests of a trace
+CROWD = 2000  # users, of whom a replay has ten requests each at most
 TRACE = ("time", "input", "output")  # columns of a trace: seconds, tokens, tokens
 
 
@@ -76,6 +77,13 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         return self.input_len + self.output_len / 2
 
 
+def crowded(load: Load, use: float) -> bool:
+    """Whether so many users wait for a place that a replay ends before their waits are those of the
+    steady state, in which the server is full and all but the users in it wait (Little's law).
+    """
+    return load.kind == "concurrency" and use >= 1.0 and load.amount > CROWD
+
+
 class Requests(NamedTuple):
     """Requests in the order of their arrival."""
 
@@ -121,8 +129,10 @@ def read_trace(path: str | Path, cached: float = 0.0) -> Requests:
         raise BadInput(f"{path}: not a CSV ({error})") from None
     missing = [name for name in TRACE if name not in names]
     if missing:
+        there = f", found {quoted(', '.join(names))}" if names else ", found an empty file"
         raise BadInput(
-            f"{path}: no column {missing[0]!r}; a trace has the columns {', '.join(TRACE)}"
+            f"{path}: no column {missing[0]!r}; a trace has the columns {', '.join(TRACE)},"
+            f" separated by commas{there}"
         )
     reader.fieldnames = names
     rows = list(_rows(reader, path))
@@ -148,14 +158,16 @@ def _rows(reader: csv.DictReader[str], path: str | Path) -> Any:
 
 def _number(row: dict[str, Any], name: str, where: str) -> float:
     """A cell of a trace."""
+    if row[name] is None:
+        raise BadInput(f"{where}: no {name}; a row has {', '.join(TRACE)}")
     try:
         value = float(row[name])
-    except (TypeError, ValueError):
+    except ValueError:
         value = math.nan
-    least, most = (0.0, 1e12) if name == "time" else (1.0, float(LONGEST))
-    if not least <= value <= most:
+    least, most, kind = (0, 10**12, "number") if name == "time" else (1, LONGEST, "whole number")
+    if not least <= value <= most or (name != "time" and value % 1):
         raise BadInput(
-            f"{where}: {name} {quoted(row[name])}: a number from {least:g} to {most:g} is wanted"
+            f"{where}: {name} {quoted(row[name])}: a {kind} from {least} to {most:,} is wanted"
         )
     return value
 

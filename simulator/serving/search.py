@@ -164,8 +164,6 @@ def search(
         found += [laid for laid in laid_out if laid is not None]
     loops = [_loops(laid, users) for laid in found]
     table = rows(loops, [laid.price.usd_per_hour for laid in found])
-    if users is not None:
-        table["amount"] = np.tile(np.array(users, dtype=float), len(found))
     said = [line for laid in found for line in laid.replica.server.assumptions]
     wide = bases([(laid.replica.server.likeness, laid.replica.device.id) for laid in found])
     several = len(devices) > 1
@@ -195,9 +193,9 @@ def _loops(laid: Laid, users: Sequence[int] | None) -> Loops:
     held, load = laid.held, laid.asked.load
     if users is None:
         each = numbers(max(held.sequences(load.input_len + load.output_len), 1))
-    else:
-        each = np.array([math.ceil(u / laid.replica.cut.replicas) for u in users], dtype=float)
-    return Loops(laid.replica, held, each)
+        return Loops(laid.replica, held, each)
+    each = np.array([math.ceil(u / laid.replica.cut.replicas) for u in users], dtype=float)
+    return Loops(laid.replica, held, each, np.array(users, dtype=float))
 
 
 class Refused:
