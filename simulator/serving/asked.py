@@ -11,7 +11,10 @@ from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.load import Load
+from roofcast.simulator.serving.profiles import profile
+from roofcast.simulator.work.model import Model
 
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers")  # names in configurations
 NODE = 8  # devices over which tensors are cut where no layout is given, at most
 DEGREES = ("devices", "tp", "pp", "ep", "dp", "replicas")
 
@@ -68,6 +71,11 @@ def degrees(asked: Serving) -> Degrees:
     joined = asked.dp if asked.dp and ep > 1 else 1  # attention's, with experts over all ranks
     said: tuple[str, ...] = ()
     tp = asked.tp
+    if tp is None and asked.pp is None and ep == 1 and _by_layer(asked):
+        tp, pp = 1, _stages(asked, max((asked.devices or 1) // (asked.dp or 1), 1))
+        if pp > 1:
+            layers = "layers cut over the devices, as this software does by default"
+            said = (f"pp {pp}: {layers}; --tp or --pp gives another",)
     if tp is None:
         tp = 1
         left = (asked.devices or 1) // (pp * (asked.dp or 1))
@@ -97,6 +105,33 @@ def degrees(asked: Serving) -> Degrees:
             " give tp or dp"
         )
     return Degrees(tp, pp, ep, joined, replicas, said)
+
+
+def _by_layer(asked: Serving) -> bool:
+    """Whether the software cuts a model layer by layer where no layout is given."""
+    return asked.stack is not None and profile(asked.stack).cut == "layer"
+
+
+def _stages(asked: Serving, devices: int) -> int:
+    """The most stages of equal numbers of devices that the layers of the model make."""
+    layers = layers_of(resolve(asked.model))
+    return max(d for d in divisors(devices) if layers is None or d <= layers)
+
+
+def layers_of(model: Model) -> int | None:
+    """Layers of a model, as far as its configuration says."""
+    found = (getattr(model.config, name, None) for name in LAYERS)
+    return next((n for n in found if isinstance(n, int)), None)
+
+
+def check_heads(model: Model, tp: int) -> None:
+    """Raises BadInput where the attention heads of a model are not cut over so many ranks."""
+    heads = getattr(model.config, "num_attention_heads", None)
+    if isinstance(heads, int) and heads > 0 and heads % tp:
+        near = ", ".join(str(n) for n in divisors(heads) if n < 2 * tp)
+        raise BadInput(
+            f"tp {tp}: does not divide the {heads} attention heads of {model.name}; use {near}"
+        )
 
 
 def _tensor(asked: Serving, left: int) -> int:

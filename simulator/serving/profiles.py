@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from roofcast.hwdb.errors import BadInput, listed, unknown
+from roofcast.hwdb.records import Device
 from roofcast.hwdb.strict import checked, load
 
 HERE = Path(__file__).parent / "stacks"
@@ -42,6 +43,7 @@ MEANING = {  # of what a profile sets
     "each_rank": "chunks and sequences at once are of each rank with attention of its own",
     "scaled": "a quarter of these tokens and sequences below 70 GiB of memory, and on an A100",
     "micro_batch": "tokens of a prompt that run at once; 0: all of a chunk",
+    "makers": "makers of the devices that it runs on, cpu for all CPUs; none: of all",
     "cut": "how a model is cut over devices by default: tensor, or layer by layer",
     "evicts": "a sequence holds cache for what it has; false: for its whole length from its start",
     "kv": "format of the cache where none is asked for; model: 16 bits",
@@ -91,6 +93,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     each_rank: bool = True
     scaled: bool = False
     micro_batch: int = 0
+    makers: tuple[str, ...] = ()
     cut: str = "tensor"
     evicts: bool = True
     kv: str = "model"
@@ -124,6 +127,18 @@ def profile(name: str) -> Profile:
     if found.transfer not in TRANSFERS:
         raise BadInput(f"{path}: transfer is {found.transfer!r}; known: {', '.join(TRANSFERS)}")
     return found
+
+
+def elsewhere(of: Profile, device: Device) -> tuple[str, ...]:
+    """That software does not run on a device, and which does; nothing where it may."""
+    maker = "cpu" if device.kind == "cpu" else device.vendor
+    if not of.makers or not maker or maker in of.makers:
+        return ()
+    fit = [name for name in names() if maker in profile(name).makers]
+    alike = [name for name in fit if name.split("-")[0] == of.name.split("-")[0]]
+    hint = f"; --stack {min(alike or fit, key=len)} is" if fit else ""
+    makers = "CPUs" if maker == "cpu" else f"devices of {maker}"
+    return (f"stack {of.name} is not for {makers}: times are as if it ran there{hint}",)
 
 
 def _path(name: str) -> Path:

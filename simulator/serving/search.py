@@ -26,7 +26,7 @@ from roofcast.simulator.serving.loops import Loops
 from roofcast.simulator.serving.many import numbers, rows
 from roofcast.simulator.serving.pricing import Price, price_of
 from roofcast.simulator.serving.remember import Shared
-from roofcast.simulator.serving.space import LEFT_OUT, candidates, check_formats, layers_of
+from roofcast.simulator.serving.space import LEFT_OUT, candidates, check_formats
 from roofcast.simulator.work.model import Model
 
 GOALS = {  # objective: column
@@ -211,10 +211,7 @@ class Refused:
 
         shared: the engines of its device.
         """
-        layers = layers_of(model)
         try:
-            if one.pp is not None and layers is not None and one.pp > layers:
-                raise BadInput(f"pp {one.pp}: more stages than the {layers} layers")
             of = replica(one, model, shared)
             held = held_of(of, one.load)
             need = one.load.input_len + one.load.output_len
