@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
 from roofcast.reports.option_pools import NAMES, pools, pools_of
-from roofcast.reports.option_serving import INPUT_LEN, OUTPUT_LEN, PREFIX_SHARE
+from roofcast.reports.option_serving import INPUT_LEN, OUTPUT_LEN, POWER_CAP, PREFIX_SHARE, edits_of
 from roofcast.reports.option_types import Once, Whole
 from roofcast.reports.options import options, print_json
 from roofcast.reports.serving_types import Part, Rate, Several
@@ -113,7 +113,9 @@ def _load(function: Any) -> Any:
 @click.option(
     "--stack", metavar="NAME", help="Serving software: vllm, sglang, trt-llm, llama.cpp ..."
 )
-@options("set", "power_cap", "system", "price")
+@options("set")
+@POWER_CAP
+@options("system", "price")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option(
     "-o", "path", metavar="FILE", help="Also write a row per load to a .csv or .parquet file."
@@ -250,18 +252,13 @@ def _asked(given: dict[str, Any], load: Load) -> Serving | Pools:
     """What is asked, of the values of the options."""
     from roofcast.simulator.serving.asked import Serving
 
-    edits = dict(given["set_"])
-    if given["power_cap"] is not None:
-        if "power.cap" in edits:
-            raise BadInput("--power-cap and --set power.cap are one setting; give one of them")
-        edits["power.cap"] = given["power_cap"]
     names = ("system", *DEGREES, "weights", "kv", "stack", "speculate", "acceptance",
              "price_per_hour")  # fmt: skip
     asked = Serving(
         model=given["model"],
         device=given["on"],
         load=load,
-        set=edits,
+        set=edits_of(given),
         **{name: given[name] for name in names},
     )
     return pools_of(given, asked) or asked

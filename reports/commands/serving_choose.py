@@ -9,7 +9,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.market import CLASSES, RENTS
-from roofcast.reports.choose_types import Limit, chosen_devices, prices_of
+from roofcast.reports.choose_types import Limit, Sure, chosen_devices, prices_of
 from roofcast.reports.completion import completing
 from roofcast.reports.option_serving import layouts, lengths, serving_of
 from roofcast.reports.option_types import Once, Whole
@@ -35,7 +35,7 @@ GOALS = ("cost", "devices")
     " (add p99 for 99 %), with --concurrency in the mean.",
 )  # fmt: skip
 @click.option(
-    "--sure", type=click.IntRange(50, 99), metavar="PERCENT",
+    "--sure", type=Sure(), metavar="PERCENT",
     help="Probability with which --slo holds on real servers. Default: as forecast.",
 )  # fmt: skip
 @lengths
