@@ -178,7 +178,8 @@ def _with_idle(found: list[ServingForecast], given: dict[str, Any]) -> list[Serv
     """The forecasts, with the options that were typed and change nothing among what they say."""
     context = click.get_current_context()
     typed = {n for n in given if context.get_parameter_source(n) is ParameterSource.COMMANDLINE}
-    kind, why = _kind(given), []
+    kind = _kind(given)
+    why: list[tuple[tuple[str, ...], str]] = []
     if kind == "trace":
         why.append((("input_len", "output_len", "seed"), "a trace has its own requests"))
     elif kind in ("batch", "offline"):

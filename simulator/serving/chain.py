@@ -63,8 +63,8 @@ def replica(asked: Serving, found: Model | None = None, shared: Shared | None = 
             asked.model, asked.device, tuple(sorted(asked.set.items())), at, *named
         )
     _check(server, asked, cut.ep)
-    default = () if asked.stack else (f"stack {STACK}: --stack gives another",)
-    default += elsewhere(server.profile, device)
+    told = () if asked.stack else (f"stack {STACK}: --stack gives another",)
+    default = (*told, *elsewhere(server.profile, device))
     edits = ", ".join(f"{key}={value}" for key, value in asked.set.items())
     changed = (f"hypothetical: {device.id} with {edits}",) if edits else ()
     every = (*device.read_as, *changed, *default, *cut.said, *server.assumptions, *said)
