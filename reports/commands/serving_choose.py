@@ -108,6 +108,9 @@ def command(
     asked = msgspec.structs.replace(asked, load=load)
     surely = None if sure is None else sure / 100.0
     found = choose(asked, devices, _wanted(**given), goal or "cost", wanted, top, surely)
+    if rate is None and concurrency is None:
+        default = "1 sequence at once (no load given): --rate or --concurrency gives another"
+        found = msgspec.structs.replace(found, assumptions=(default, *found.assumptions))
     if path is not None:
         from roofcast.reports.tables.serving_chosen import choices_table
 

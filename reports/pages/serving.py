@@ -80,7 +80,8 @@ def _page(out: Console, f: ServingForecast) -> None:
 
 def load_words(f: ServingForecast) -> str:
     """The load in words."""
-    n = f.amount or 0.0
+    n, sent = f.amount or 0.0, f.replayed or 0
+    at = f" at {digits(n)} requests/s" if sent > 1 else ""  # one request has no rate
     return {
         "batch": f"a static batch of {n:,.0f}",
         "concurrency": f"{n:,.0f} users, each with one request under way"
@@ -88,14 +89,8 @@ def load_words(f: ServingForecast) -> str:
         else "1 user with one request under way",
         "rate": f"{digits(n)} requests/s that arrive at random",
         "offline": "all requests queued",
-        "trace": _trace(f.replayed or 0, n),
+        "trace": f"a trace of {number_of(sent, 'request')}{at}",
     }[f.load]
-
-
-def _trace(requests: int, rate: float) -> str:
-    """A trace in words; one request has no rate."""
-    every = number_of(requests, "request")
-    return f"a trace of {every}" + (f" at {digits(rate)} requests/s" if requests > 1 else "")
 
 
 def _on(f: ServingForecast) -> str:
@@ -167,6 +162,8 @@ def _latency(f: ServingForecast, width: int) -> Table:
     rows = []
     for name, field in TIMES:
         s: Spread = getattr(f, field)
+        if name == "TPOT" and f.output_len == 1:  # no token after the first
+            continue
         between = "" if s.low is None else f"{seconds(s.low)} to {seconds(s.high)}"
         parts = [seconds(v) if v is not None else "" for v in (s.p50, s.p90, s.p99)]
         rows.append([name, seconds(s.mean), between, *(parts if spread else [])])
@@ -221,6 +218,17 @@ def _collectives(f: ServingForecast) -> str:
 
 
 def _bounds(out: Console, f: ServingForecast) -> None:
+    if f.output_len > 1:
+        _decode_bounds(out, f)
+    prompt = f"prefill: {seconds(f.prefill_s)} for"
+    what = f"the {f.amount:,.0f} prompts" if (f.amount or 0) > 1 else "a prompt alone"
+    what = what if f.load == "batch" else "a prompt alone"
+    tokens = f"{rate(f.prefill_tokens_per_s)} tokens/s"
+    say(out, f"{prompt} {what}, {tokens}: {_parts(f, f.prefill_bounds)}")
+
+
+def _decode_bounds(out: Console, f: ServingForecast) -> None:
+    """What bounds a decode step, and where times per token are longer than that."""
     n = max(f.decoding, 1.0)
     sequences = digits(n) if n < 1000 else f"{n:,.0f}"
     several = "sequences" if n > 1 else "sequence"
@@ -231,11 +239,6 @@ def _bounds(out: Console, f: ServingForecast) -> None:
     longer = f.tpot_s.mean * f.tokens_per_step > _MIXED * f.decode_step_s
     if longer and f.use is not None and f.layout["pp"] == 1:
         say(out, f"TPOT {seconds(f.tpot_s.mean)} holds such steps and those that compute prompts")
-    prompt = f"prefill: {seconds(f.prefill_s)} for"
-    what = f"the {f.amount:,.0f} prompts" if (f.amount or 0) > 1 else "a prompt alone"
-    what = what if f.load == "batch" else "a prompt alone"
-    tokens = f"{rate(f.prefill_tokens_per_s)} tokens/s"
-    say(out, f"{prompt} {what}, {tokens}: {_parts(f, f.prefill_bounds)}")
 
 
 def _memory(out: Console, f: ServingForecast) -> None:

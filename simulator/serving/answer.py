@@ -61,7 +61,7 @@ def assemble(
         layout={"tp": of.cut.tp, "pp": of.cut.pp, "ep": of.cut.ep, "dp": of.cut.dp},
         stack=of.server.profile.name,
         weights=of.server.formats.weights,
-        kv=asked.kv or ("16 bits" if of.server.formats.cache == 2.0 else "8 bits"),
+        kv=(asked.kv or ("16 bits" if of.server.formats.cache == 2.0 else "8 bits")).lower(),
         load=asked.load.kind,
         amount=None if asked.load.kind == "offline" else asked.load.amount,
         input_len=load.input_len,
@@ -294,14 +294,7 @@ def _watts(
 
 def _said(of: Replica, load: Load, found: Mean, met: Sample | None, doubt: str) -> tuple[str, ...]:
     """What was assumed for the load."""
-    said = _uneven(of, load)
-    context = context_of(of)
-    tokens = load.input_len + load.output_len
-    if context and tokens > context:
-        said.append(
-            f"{tokens:,} tokens of a sequence: more than the {context:,} that {of.asked.model} was"
-            " made for; times and memory are as if it could"
-        )
+    said = [*_uneven(of, load), *beyond(of, load)]
     if load.hit:
         said.append(
             f"{load.hit:,} of the {load.input_len:,} tokens of a prompt are in the cache already;"
@@ -332,6 +325,17 @@ def _said(of: Replica, load: Load, found: Mean, met: Sample | None, doubt: str) 
     if met and met.found.preempted:
         said.append("preempted requests are computed again from their prompt (recomputation)")
     return tuple(said)
+
+
+def beyond(of: Replica, load: Load) -> list[str]:
+    """That a sequence is longer than the model was made for."""
+    context, tokens = context_of(of), load.input_len + load.output_len
+    if not context or tokens <= context:
+        return []
+    return [
+        f"{tokens:,} tokens of a sequence: more than the {context:,} that {of.asked.model} was"
+        " made for; times and memory are as if it could"
+    ]
 
 
 def _uneven(of: Replica, load: Load) -> list[str]:

@@ -130,7 +130,7 @@ def step(asked: Serving, phase: str, batch: int) -> StepForecast:
         batch=batch,
         tokens=tokens,
         weights=server.formats.weights,
-        kv=asked.kv or f"{8 * server.formats.cache:g} bits",
+        kv=(asked.kv or f"{8 * server.formats.cache:g} bits").lower(),
         step_time_s=float(spent.total),
         parts_s=dict(sorted(parts.items(), key=lambda each: -each[1])),
         rows=tuple(sorted(_scaled(rows, parts), key=lambda row: -row.time_s)),

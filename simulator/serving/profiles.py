@@ -15,6 +15,7 @@ from roofcast.hwdb.records import Device
 from roofcast.hwdb.strict import checked, load
 
 HERE = Path(__file__).parent / "stacks"
+ALSO = {"trt-llm": "tensorrtllm", "transformers-generate": "transformers"}
 OWN = ("name", "about", "source")
 VECTOR = ("", "bf16", "all")
 TRANSFERS = ("prompt", "chunk", "layer")  # when the cache of a prompt is sent
@@ -141,8 +142,22 @@ def elsewhere(of: Profile, device: Device) -> tuple[str, ...]:
     return (f"stack {of.name} is not for {makers}: times are as if it ran there{hint}",)
 
 
+def _known(name: str) -> str:
+    """The shipped name that is meant: letters of any case, with or without signs between.
+
+    >>> _known("vLLM"), _known("TensorRT-LLM"), _known("llama-cpp"), _known("other")
+    ('vllm', 'trt-llm', 'llama.cpp', 'other')
+    """
+    plain = _plain(name)
+    return next((n for n in names() if plain in (_plain(n), ALSO.get(n))), name)
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
+
+
 def _path(name: str) -> Path:
-    path = Path(name) if name.endswith(".toml") else HERE / f"{name}.toml"
+    path = Path(name) if name.endswith(".toml") else HERE / f"{_known(name)}.toml"
     if not path.is_file():
         raise unknown("serving stack", name, names(), f"known: {listed(names())}")
     return path

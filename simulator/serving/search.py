@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -17,7 +17,7 @@ from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator.choose.offers import offer
 from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.models.catalog import resolve
-from roofcast.simulator.serving.answer import Replica
+from roofcast.simulator.serving.answer import Replica, beyond
 from roofcast.simulator.serving.asked import Level, Serving
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.chain import held_of, replica
@@ -164,7 +164,8 @@ def search(
         found += [laid for laid in laid_out if laid is not None]
     loops = [_loops(laid, users) for laid in found]
     table = rows(loops, [laid.price.usd_per_hour for laid in found])
-    said = [line for laid in found for line in laid.replica.server.assumptions]
+    said = once(line for laid in found for line in laid.replica.server.assumptions)
+    said += [line for laid in found[:1] for line in beyond(laid.replica, asked.load)]
     wide = bases([(laid.replica.server.likeness, laid.replica.device.id) for laid in found])
     several = len(devices) > 1
     prices = [
@@ -186,6 +187,15 @@ def search(
         LEFT_OUT,
         tuple(dict.fromkeys([*numbered, *said, *prices, *wide])),
     )
+
+
+def once(lines: Iterable[str]) -> list[str]:
+    """Lines, of those that differ between layouts in counts alone the first, without these."""
+    first: dict[str, str] = {}
+    for line in lines:
+        plain = re.sub(r"[\d,]+ of [\d,]+ weights(?: of a device)?", "most weights", line)
+        first.setdefault(re.sub(r"\d", "#", plain), plain)
+    return list(first.values())
 
 
 def _loops(laid: Laid, users: Sequence[int] | None) -> Loops:

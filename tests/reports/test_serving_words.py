@@ -151,3 +151,34 @@ def test_the_command_of_a_choice_has_its_price(pay):
     first = rows["choices"][0]["forecast"]
     for name in ("usd_per_million_output_all", "output_tokens_per_s", "ttft_s"):
         assert alone[name] == first[name], name
+
+
+def test_assumptions_of_layouts_are_said_once():
+    page = run("search", "deepseek-v3", "--serving", "--on", "h200-sxm", "--devices", 16)
+    assert page.count("quantization_config") == 1 and "most weights in 8.002 bits" in page
+    alone = run("serving", "deepseek-v3", "--on", "h200-sxm", "--devices", 8, "--batch", 1)
+    assert "weights of a device in 8.002 bits" in alone
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"), [("vLLM", "vllm"), ("TensorRT-LLM", "trt-llm"), ("llama-cpp", "llama.cpp")]
+)
+def test_a_stack_is_known_as_people_write_it(typed, name):
+    page = run("serving", "gpt2", "--on", "l40s", "--batch", 1, "--stack", typed, "--kv", "FP8",
+               "--weights", "FP8")  # fmt: skip
+    assert f" {name}, weights fp8, KV cache fp8" in page
+
+
+def test_answers_of_one_token_have_no_time_per_token():
+    page = run(*ASKED, "--output-len", 1, "--concurrency", 2, "--requests", 100)
+    table = page.split("Latency")[1].split("TTFT: to")[0]
+    assert "TPOT" not in table and "decode:" not in page and "prefill:" in page
+
+
+def test_what_was_not_asked_is_said():
+    page = run(*CHOOSE, "--input-len", 200_000)
+    assert "1 sequence at once (no load given)" in page
+    assert "more than the 131,072 that llama-3.1-8b was made for" in page
+    assert "no load given" not in run(*CHOOSE, "--concurrency", 1)
+    page = run(*SEARCH, "--input-len", 150_000, "--concurrency", 1)
+    assert "more than the 131,072 that llama-3.1-8b was made for" in page
