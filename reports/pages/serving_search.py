@@ -12,6 +12,7 @@ from roofcast.reports.pages.forecast import rate
 from roofcast.reports.parts import Console
 from roofcast.reports.tables.serving_search import cache_of, weights_of
 from roofcast.simulator.serving.asked import Serving
+from roofcast.simulator.serving.chain import serve
 from roofcast.simulator.serving.formats import fewer_bits
 from roofcast.simulator.serving.search import LIMITED, Found
 
@@ -53,6 +54,8 @@ def print_found(found: Found, top: int) -> None:
             section(out, f"Best by {WORDS[found.goal]}, {several}")
             _notes(out, found, _table(out, found, best))
             say(out, serving_line(found, best[0]), first="the first alone: ")
+            if why := _doubt(found, best[0]):
+                say(out, replayed(f": {why}"), style="dim")
             _front(out, found)
         else:
             _nothing(out, found)
@@ -60,6 +63,19 @@ def print_found(found: Found, top: int) -> None:
         section(out, "Assumed")
         for line in (f"{CLOSED} where these do not hold", *found.assumptions):
             say(out, line, first="- ")
+
+
+def replayed(why: str = "") -> str:
+    """That the page of a row alone has other means than the row, and where the same are."""
+    others = "a table of several numbers of users has the mean values above"
+    return f"its means are those of a replay{why}; {others}"
+
+
+def _doubt(found: Found, i: int) -> str:
+    """Why the page of a row alone has the means of a replay; empty where they are those above."""
+    said = serve(found.asked_of(i), replays=False).assumptions
+    start = "mean values; a single load has those of a replay of requests: "
+    return next((line.removeprefix(start) for line in said if line.startswith(start)), "")
 
 
 def _head(out: Console, found: Found) -> None:

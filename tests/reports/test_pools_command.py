@@ -79,7 +79,7 @@ def test_the_search_over_splits(tmp_path):
     with path.open() as file:
         rows = list(csv.DictReader(file))
     assert {float(r["prefill_devices"]) + float(r["decode_devices"]) for r in rows} == {4.0}
-    line = " ".join(text.split()).split("the first alone: roofcast ")[1].split(" Front")[0]
+    line = " ".join(text.split()).split("the first alone: roofcast ")[1].split(" its means")[0]
     alone = json.loads(run(*line.split(), "--json").stdout)
     both = json.loads(run(*f"{line},1".split(), "--json").stdout)  # a table has mean values
     f = max(both["forecasts"] if isinstance(both, dict) else both, key=lambda row: row["amount"])
@@ -104,7 +104,7 @@ def test_the_search_over_splits(tmp_path):
         ),
         ([*ASKED, *POOLS, "--prefill-on", "h101", "--rate", 1], "h101"),
         ([*ASKED, *POOLS, "--rate", "9000/s"], "pool can serve"),
-        ([*SEARCH, "--tp", 3], "no layout"),
+        ([*SEARCH, "--tp", 3], "tp 3: does not divide the 32 attention heads"),
         ([*SEARCH, "--plot", "x.png"], "no --plot"),
         ([*SEARCH[:5], "--disaggregated"], "--devices 2 or more"),
     ],
