@@ -171,7 +171,7 @@ def _forecasts(given: dict[str, Any]) -> list[ServingForecast]:
         return [forecast(_asked(given, load), trace)]
     amounts = given[kind] if isinstance(given[kind], tuple) else (given[kind],)
     asked_each = [_asked(given, _of(given, kind, amount)) for amount in amounts]
-    return [forecast(asked, replays=len(asked_each) == 1) for asked in asked_each]
+    return [forecast(asked, replays=True if len(asked_each) == 1 else None) for asked in asked_each]
 
 
 def _with_idle(found: list[ServingForecast], given: dict[str, Any]) -> list[ServingForecast]:
@@ -182,10 +182,9 @@ def _with_idle(found: list[ServingForecast], given: dict[str, Any]) -> list[Serv
     why: list[tuple[tuple[str, ...], str]] = []
     if kind == "trace":
         why.append((("input_len", "output_len", "seed"), "a trace has its own requests"))
-    elif kind in ("batch", "offline"):
-        why.append((("requests", "seed"), "these are mean values, nothing is replayed"))
-    elif len(found) > 1:
-        why.append((("seed",), "a table has mean values, nothing is replayed"))
+    elif all(f.replayed is None for f in found):  # of closed loops the first requests are a share
+        names = ("requests", "seed") if kind in ("batch", "offline") else ("seed",)
+        why.append((names, "these are mean values, nothing is replayed"))
     if all(f.devices == 1 for f in found):
         why.append((("system",), "one device sends nothing"))
     idle = [

@@ -12,15 +12,14 @@ from roofcast.reports.pages.forecast import rate
 from roofcast.reports.parts import Console
 from roofcast.reports.tables.serving_search import cache_of, weights_of
 from roofcast.simulator.serving.asked import Serving
-from roofcast.simulator.serving.chain import serve
 from roofcast.simulator.serving.formats import fewer_bits
 from roofcast.simulator.serving.search import LIMITED, Found
+from roofcast.simulator.serving.settled import Shown
 
-_SHOWN_FRONT = 10
 _SHOWN_REASONS = 6
 CLOSED = (
-    "closed loops: each user has one request under way; mean values, for which a single load has"
-    " those of a replay"
+    "closed loops: each user has one request under way; layouts are ranked by mean values in closed"
+    " form, and rows that are shown have the means of a replay"
 )
 WORDS = {
     "throughput": "output tokens/s per device",
@@ -44,38 +43,23 @@ MEANING = {
 }
 
 
-def print_found(found: Found, top: int) -> None:
+def print_found(found: Found, shown: Shown) -> None:
     """Print the best layouts, the front, and what was refused."""
     with page() as out:
         _head(out, found)
-        best = found.best(top)
+        best = shown.best
         if best:
             several = "each at its best number of users"
             section(out, f"Best by {WORDS[found.goal]}, {several}")
             _notes(out, found, _table(out, found, best))
             say(out, serving_line(found, best[0]), first="the first alone: ")
-            if why := _doubt(found, best[0]):
-                say(out, replayed(f": {why}"), style="dim")
-            _front(out, found)
+            _front(out, found, shown)
         else:
             _nothing(out, found)
         refused(out, found.reasons, found.left_out)
         section(out, "Assumed")
         for line in (f"{CLOSED} where these do not hold", *found.assumptions):
             say(out, line, first="- ")
-
-
-def replayed(why: str = "") -> str:
-    """That the page of a row alone has other means than the row, and where the same are."""
-    others = "a table of several numbers of users has the mean values above"
-    return f"its means are those of a replay{why}; {others}"
-
-
-def _doubt(found: Found, i: int) -> str:
-    """Why the page of a row alone has the means of a replay; empty where they are those above."""
-    said = serve(found.asked_of(i), replays=False).assumptions
-    start = "mean values; a single load has those of a replay of requests: "
-    return next((line.removeprefix(start) for line in said if line.startswith(start)), "")
 
 
 def _head(out: Console, found: Found) -> None:
@@ -196,19 +180,18 @@ def more_options(a: Serving) -> list[str]:
     return words
 
 
-def _front(out: Console, found: Found) -> None:
+def _front(out: Console, found: Found, shown: Shown) -> None:
     """Rows that no other beats in throughput per device and in speed per user."""
-    every = found.front()
-    if len(every) < 2:
+    if len(shown.front) < 2:
         return
-    count = min(len(every), _SHOWN_FRONT)
-    shown = [every[round(k * (len(every) - 1) / (count - 1))] for k in range(count)]
+    every, some = len(shown.whole), len(shown.front)
+    part = f", {some} of them shown" if some < every else ""
     section(
         out,
-        f"Throughput per device against speed per user: {len(every)} rows that no other beats in"
-        " both",
+        f"Throughput per device against speed per user: {every} rows that no other beats in"
+        f" both{part}",
     )
-    _table(out, found, shown)
+    _table(out, found, shown.front)
 
 
 def _nothing(out: Console, found: Found) -> None:

@@ -79,7 +79,7 @@ def test_the_search_over_splits(tmp_path):
     with path.open() as file:
         rows = list(csv.DictReader(file))
     assert {float(r["prefill_devices"]) + float(r["decode_devices"]) for r in rows} == {4.0}
-    line = " ".join(text.split()).split("the first alone: roofcast ")[1].split(" its means")[0]
+    line = " ".join(text.split()).split("the first alone: roofcast ")[1].split(" Front")[0]
     alone = json.loads(run(*line.split(), "--json").stdout)
     both = json.loads(run(*f"{line},1".split(), "--json").stdout)  # a table has mean values
     f = max(both["forecasts"] if isinstance(both, dict) else both, key=lambda row: row["amount"])

@@ -206,8 +206,8 @@ def _found(
     request_s: float,
 ) -> Replayed:
     """The times of all requests."""
-    first = np.nanmax([each.first for each in decodes], axis=0)
-    end = np.nanmax([each.end for each in decodes], axis=0)
+    first = np.fmax.reduce([each.first for each in decodes])
+    end = np.fmax.reduce([each.end for each in decodes])
     more = asked.output - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot = np.where(more > 0, (end - first) / more, np.nan)
