@@ -151,7 +151,8 @@ def command(as_json: bool, path: str | None, plot: str | None, **given: Any) -> 
         every = [msgspec.to_builtins(each) for each in found]
         print_json(every[0] if len(every) == 1 else {"forecasts": every})
         return
-    from roofcast.reports.pages.serving import print_serving, print_table
+    from roofcast.reports.pages.serving import print_serving
+    from roofcast.reports.pages.serving_table import print_table
 
     print_serving(found[0]) if len(found) == 1 else print_table(found)
 

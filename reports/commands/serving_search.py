@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -87,9 +88,7 @@ def command(
     from roofcast.simulator.serving.settled import settled
     from roofcast.simulator.serving.slo import level
 
-    on = tuple(dict.fromkeys(n.strip() for each in on for n in each.split(",") if n.strip()))
-    if not on:
-        raise BadInput("--on is empty; give a device, for example --on h100-sxm5")
+    on = _devices(on)
     if path is not None:
         check_table(path)
     if plot is not None:
@@ -121,6 +120,14 @@ def command(
     from roofcast.reports.pages.serving_search import print_found
 
     print_found(found, shown)
+
+
+def _devices(on: Sequence[str]) -> tuple[str, ...]:
+    """The devices that are named, with commas or repeated, each once."""
+    found = tuple(dict.fromkeys(n.strip() for each in on for n in each.split(",") if n.strip()))
+    if not found:
+        raise BadInput("--on is empty; give a device, for example --on h100-sxm5")
+    return found
 
 
 def _splits(
