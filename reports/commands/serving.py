@@ -140,6 +140,11 @@ def command(as_json: bool, path: str | None, plot: str | None, **given: Any) -> 
         check_table(path)
     if plot is not None:
         check_target(plot, PICTURES)
+    if "," in given["on"] and not given["on"].endswith(".toml"):
+        raise BadInput(
+            f"--on {given['on']}: a page is of one device; roofcast search MODEL --serving and"
+            " choose --serving compare several"
+        )
     found = _with_idle(_forecasts(given), given)
     if path is not None:
         write_table(table(found), path)

@@ -20,7 +20,7 @@ NO_CONSTANTS = {
             ("chain", "NEAR", "lengths at which steps are timed"),
             ("hardware", "TIES", "forecasts that are compared"),
             ("settled", "POINTS ROUNDS", "rows that are shown; rounds of a search"),
-            ("load", "LONGEST MOST", "limit on an input"),
+            ("load", "LONGEST MOST REPLAYED", "limit on an input"),
             ("load", "CROWD", "users beyond whom a replay is too short"),
             ("steps", "FINE RATIO CONTEXTS FEWEST", "grid of an interpolation"),
             ("server", "LARGE SMALLER", "arg_utils of vLLM: 1024 sequences from 70 GiB, else 256"),

@@ -44,6 +44,10 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= 10**6:
                 raise BadInput(f"{name} {value}: give a whole number from 1 to 1,000,000")
+        for name in ("weights", "kv", "stack", "system"):
+            value = getattr(self, name)
+            if value is not None and not value.strip():
+                raise BadInput(f"{name} is empty; leave it out for the default")
 
 
 class Degrees(NamedTuple):

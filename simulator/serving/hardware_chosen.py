@@ -134,10 +134,11 @@ def _nothing(
             p = points[0]
             n = p.replicas * p.way.size
             usd = wider.usd(p.way.offer, n)
+            more = f"; --devices {n} allows as many" if n > wanted.devices else ""
             cost = "" if usd is None else f" at {usd:,.2f} USD{'' if wanted.buy else ' per hour'}"
             return (
                 "nothing within the limits holds this load; the nearest is"
-                f" {n:,} {p.way.offer.device.id}{cost}"
+                f" {n:,} {p.way.offer.device.id}{cost}{more}"
             )
         found = wider
     if found.failed and level is not None:

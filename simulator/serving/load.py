@@ -19,6 +19,7 @@ from roofcast.hwdb.tuples import NamedTuple
 KINDS = ("batch", "concurrency", "rate", "offline", "trace")
 LONGEST = 10_000_000  # tokens of a request
 MOST = 10_000_000  # users, sequences, requests of a trace
+REPLAYED = 1_000_000  # requests that are asked for
 CROWD = 2000  # users, of whom a replay has ten requests each at most
 TRACE = ("time", "input", "output")  # columns of a trace: seconds, tokens, tokens
 
@@ -51,15 +52,17 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
                     f"{name.replace('_', '-')} {value}: a request has from 1 to {LONGEST:,} tokens"
                 )
         if not (math.isfinite(self.amount) and 0 < self.amount <= MOST):
-            raise BadInput(f"{self.kind} {self.amount:g}: give a number above 0, up to {MOST:g}")
+            told = f"{self.kind} {self.amount:,.15g}"
+            raise BadInput(f"{told}: give a number above 0, up to {MOST:,}")
         if self.kind in ("batch", "concurrency") and self.amount < 1:
             raise BadInput(f"{self.kind} {self.amount:g}: give 1 or more")
         if not 0 <= self.cached < 1:
             raise BadInput(f"prefix share {self.cached:g}: give 0 to below 1, for example 0.5")
         if not 0 <= self.spread < 1:
             raise BadInput(f"spread {self.spread:g}: give 0 to below 1, for example 0.1")
-        if self.requests is not None and not 1 <= self.requests <= MOST:
-            raise BadInput(f"requests {self.requests}: give 1 to {MOST:,}")
+        most = MOST if self.kind == "trace" else REPLAYED
+        if self.requests is not None and not 1 <= self.requests <= most:
+            raise BadInput(f"requests {self.requests:,}: give 1 to {most:,}")
 
     @property
     def hit(self) -> int:

@@ -22,6 +22,7 @@ from roofcast.simulator.serving.asked import Level, Serving
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.chain import held_of, replica
 from roofcast.simulator.serving.likeness import bases
+from roofcast.simulator.serving.load import MOST
 from roofcast.simulator.serving.loops import Loops
 from roofcast.simulator.serving.many import numbers, rows
 from roofcast.simulator.serving.pricing import Price, price_of
@@ -202,7 +203,10 @@ def _loops(laid: Laid, users: Sequence[int] | None) -> Loops:
     """The numbers of users of each replica of a layout."""
     held, load = laid.held, laid.asked.load
     if users is None:
-        each = numbers(max(held.sequences(load.input_len + load.output_len), 1))
+        most = min(
+            held.sequences(load.input_len + load.output_len), MOST // laid.replica.cut.replicas
+        )
+        each = numbers(max(most, 1))
         return Loops(laid.replica, held, each)
     each = np.array([math.ceil(u / laid.replica.cut.replicas) for u in users], dtype=float)
     return Loops(laid.replica, held, each, np.array(users, dtype=float))

@@ -45,6 +45,11 @@ def run(*words, code=0, width="100"):
         ([*ASKED, "--trace", ""], "--trace is empty"),
         ([*CHOOSE, "--rate", 1, "--slo", "ttft=1s", "--sure", "0.9"], "did you mean 90?"),
         (["search", "gpt2", "--serving", "--on", ","], "--on is empty"),
+        (["serving", "gpt2", "--on", "l40s,h100"], "a page is of one device"),
+        ([*ASKED, "--requests", 10**7, "--concurrency", 2], "give 1 to 1,000,000"),
+        ([*ASKED, "--weights", ""], "weights is empty; leave it out"),
+        ([*STEP, "--batch", 10**8], "batch 100,000,000: give a number above 0, up to 10,000,000"),
+        ([*CHOOSE, "--rate", 10**5], "--devices"),
     ],
     ids=lambda v: " ".join(map(str, v)) if isinstance(v, list) else "",
 )
@@ -191,3 +196,10 @@ def test_the_command_of_a_split_has_every_option():
     line = page.split("the first alone: roofcast ")[1].split(" Front")[0]
     assert all(word in line.split() for word in given)
     assert json.loads(CliRunner().invoke(main, [*line.split(), "--json"]).stdout)["pools"]
+
+
+def test_a_search_of_many_devices_has_no_more_users_than_a_load():
+    page = run("search", "gpt2", "--serving", "--on", "l40s", "--devices", 10**6, "--tp", 1,
+               "--pp", 1, "--top", 1)  # fmt: skip
+    users = int(page.split("--concurrency ")[1].split()[0])
+    assert 10**6 <= users <= 10**7
