@@ -153,6 +153,7 @@ def check_has_unit(value: object, unit: str, meant: str, least: float = 0.0) -> 
     if bare <= 0:  # no unit helps a number below zero
         return
     words = {"s": "seconds", "J": "joules"}.get(unit, unit)
+    words = words.removesuffix("s") if bare == 1 and words in ("seconds", "joules") else words
     raise BadInput(f"{bare:g} is {bare:g} {words}; did you mean {bare:g}{meant}? give the unit")
 
 

@@ -73,9 +73,29 @@ _MEANT = {
     "--mbs": "--micro-batch",
     "--output": "-o",
 }
+# of servers, where a command has --input-len
+_SERVED = {
+    **dict.fromkeys(("--qps", "--rps", "--request-rate", "--requests-per-second"), "--rate"),
+    **dict.fromkeys(
+        ("--seq", "--seq-len", "--prompt-len", "--isl", "--input-length", "--input-tokens"),
+        "--input-len",
+    ),
+    **dict.fromkeys(
+        ("--osl", "--output-length", "--output-tokens", "--max-tokens", "--max-new-tokens"),
+        "--output-len",
+    ),
+    **dict.fromkeys(("--precision", "--dtype", "--quantization", "--quant"), "--weights"),
+    **dict.fromkeys(("--kv-cache-dtype", "--kv-cache", "--kv-dtype"), "--kv"),
+    **dict.fromkeys(("--engine", "--backend", "--framework", "--software"), "--stack"),
+    **dict.fromkeys(("--tensor-parallel-size", "--devices"), "--tp"),
+    **dict.fromkeys(("--users", "--parallel", "--concurrent", "--clients"), "--concurrency"),
+    "--pipeline-parallel-size": "--pp",
+    "--data-parallel-size": "--dp",
+    "--num-speculative-tokens": "--speculate",
+    "--sla": "--slo",
+}
 # of these the first command that has an option is named where the one that was typed has not
 _ASKED = ("predict", "serving", "choose")
-_USERS = ("--users", "--parallel", "--concurrent", "--clients")  # serving's --concurrency
 _TASKS = {  # what people look for by the name of a task
     **dict.fromkeys(
         ("finetune", "fine-tune", "finetuning", "lora", "qlora"), "predict MODEL --lora 16"
@@ -242,11 +262,10 @@ def _closest(error: click.exceptions.NoSuchOption) -> str | None:
     """The option of the command that was most likely meant."""
     parameters = error.ctx.command.params if error.ctx else []
     known = [option for p in parameters for option in (*p.opts, *p.secondary_opts)]
-    meant = _MEANT.get(error.option_name)
-    if meant in known:
-        return meant
-    if error.option_name in _USERS and "--concurrency" in known:
-        return "--concurrency"
+    served = _SERVED.get(error.option_name) if "--input-len" in known else None
+    for meant in (_MEANT.get(error.option_name), served):
+        if meant in known:
+            return meant
     import difflib
 
     bare = {option.lstrip("-"): option for option in known}
@@ -258,6 +277,8 @@ def _elsewhere(error: click.exceptions.NoSuchOption) -> str:
     """The command that has the option, under this or our own name; empty where none has."""
     name, ctx = error.option_name, error.ctx
     here = ctx.info_name if ctx is not None else None
+    if here is not None and ctx is not None and (here == "serving" or here.endswith(" --serving")):
+        return _of_servers(name, ctx)
     if ctx is None or here not in COMMANDS or here in ("validate", "explore", "run"):
         return ""
     if name == "--serving":
@@ -265,9 +286,24 @@ def _elsewhere(error: click.exceptions.NoSuchOption) -> str:
     for command in _ASKED:
         other = Commands().get_command(ctx, command)
         known = {o for p in other.params for o in p.opts} if other is not None else set()
-        ours = [name, *["--concurrency"] * (name in _USERS), _MEANT.get(name)]
+        ours = [name, _SERVED.get(name) if command == "serving" else None, _MEANT.get(name)]
         if command != here and (found := [each for each in ours if each in known]):
             return f"; roofcast {command} MODEL has {found[0]}"
+    return ""
+
+
+def _of_servers(name: str, ctx: click.Context) -> str:
+    """The other command on servers that has an option; empty where none has."""
+    for file, typed in (
+        ("serving", "serving MODEL"),
+        ("serving_search", "search MODEL --serving"),
+        ("serving_choose", "choose MODEL --serving"),
+    ):
+        other = import_module(f"roofcast.reports.commands.{file}").command
+        known = {o for p in other.params for o in p.opts}
+        found = next((n for n in (name, _SERVED.get(name)) if n in known), None)
+        if found is not None and other.name != ctx.command.name:
+            return f"; roofcast {typed} has {found}"
     return ""
 
 

@@ -74,6 +74,22 @@ class RooflineDoor(Door):
         typed = any(word == "--mode" or word.startswith("--mode=") for word in args)
         return list(args) if typed and modes & {"decode", "prefill"} else None
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """The context of the command that is meant; an unknown mode is told of all four."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.BadParameter as error:
+            if error.param is None or error.param.name != "mode":
+                raise
+            told = error.message.rstrip(".")
+            raise BadInput(f"--mode: {told}, 'decode', 'prefill'") from None
+
 
 def serving_flag(text: str) -> Any:
     """The option --serving, for the help of the command in front."""
@@ -133,21 +149,35 @@ def layouts(function: Any) -> Any:
     return function
 
 
+POWER_CAP = click.option(
+    "--power-cap", metavar="WATTS",
+    help="Power limit of each board, below its TDP: 500W, the same as --set power.cap=500W.",
+)  # fmt: skip
+
+
+def edits_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Changes of the device, by --set and --power-cap."""
+    edits = dict(given.get("set_") or {})
+    cap = given.get("power_cap")
+    if cap is None:
+        return edits
+    if "power.cap" in edits:
+        raise BadInput("--power-cap and --set power.cap are one setting; give one of them")
+    if cap.strip() == "best":
+        raise BadInput("--power-cap best: of a training step (roofcast predict); give watts: 500W")
+    return {**edits, "power.cap": cap}
+
+
 def serving_of(given: dict[str, Any], **more: Any) -> Any:
     """What is asked of a server, without a load: its lengths alone."""
     from roofcast.simulator.serving.asked import Serving
     from roofcast.simulator.serving.load import Load
 
-    edits = dict(given.get("set_") or {})
-    if given.get("power_cap") is not None:
-        if "power.cap" in edits:
-            raise BadInput("--power-cap and --set power.cap are one setting; give one of them")
-        edits["power.cap"] = given["power_cap"]
     load = Load(
         kind="concurrency",
         input_len=given["input_len"],
         output_len=given["output_len"],
         cached=given["prefix_share"],
     )
-    asked = Serving(model=given["model"], device="", load=load, set=edits)
+    asked = Serving(model=given["model"], device="", load=load, set=edits_of(given))
     return msgspec.structs.replace(asked, **{name: given[name] for name in SHARED}, **more)

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
 from roofcast.reports.option_pools import NAMES, pools, pools_of
-from roofcast.reports.option_serving import INPUT_LEN, OUTPUT_LEN, PREFIX_SHARE
+from roofcast.reports.option_serving import INPUT_LEN, OUTPUT_LEN, POWER_CAP, PREFIX_SHARE, edits_of
 from roofcast.reports.option_types import Once, Whole
 from roofcast.reports.options import options, print_json
 from roofcast.reports.serving_types import Part, Rate, Several
@@ -112,7 +113,9 @@ def _load(function: Any) -> Any:
 @click.option(
     "--stack", metavar="NAME", help="Serving software: vllm, sglang, trt-llm, llama.cpp ..."
 )
-@options("set", "power_cap", "system", "price")
+@options("set")
+@POWER_CAP
+@options("system", "price")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option(
     "-o", "path", metavar="FILE", help="Also write a row per load to a .csv or .parquet file."
@@ -137,7 +140,12 @@ def command(as_json: bool, path: str | None, plot: str | None, **given: Any) -> 
         check_table(path)
     if plot is not None:
         check_target(plot, PICTURES)
-    found = _forecasts(given)
+    if "," in given["on"] and not given["on"].endswith(".toml"):
+        raise BadInput(
+            f"--on {given['on']}: a page is of one device; roofcast search MODEL --serving and"
+            " choose --serving compare several"
+        )
+    found = _with_idle(_forecasts(given), given)
     if path is not None:
         write_table(table(found), path)
     if plot is not None:
@@ -148,7 +156,8 @@ def command(as_json: bool, path: str | None, plot: str | None, **given: Any) -> 
         every = [msgspec.to_builtins(each) for each in found]
         print_json(every[0] if len(every) == 1 else {"forecasts": every})
         return
-    from roofcast.reports.pages.serving import print_serving, print_table
+    from roofcast.reports.pages.serving import print_serving
+    from roofcast.reports.pages.serving_table import print_table
 
     print_serving(found[0]) if len(found) == 1 else print_table(found)
 
@@ -171,6 +180,28 @@ def _forecasts(given: dict[str, Any]) -> list[ServingForecast]:
     return [forecast(asked, replays=True if len(asked_each) == 1 else None) for asked in asked_each]
 
 
+def _with_idle(found: list[ServingForecast], given: dict[str, Any]) -> list[ServingForecast]:
+    """The forecasts, with the options that were typed and change nothing among what they say."""
+    context = click.get_current_context()
+    typed = {n for n in given if context.get_parameter_source(n) is ParameterSource.COMMANDLINE}
+    kind = _kind(given)
+    why: list[tuple[tuple[str, ...], str]] = []
+    if kind == "trace":
+        why.append((("input_len", "output_len", "seed"), "a trace has its own requests"))
+    elif all(f.replayed is None for f in found):  # of closed loops the first requests are a share
+        names = ("requests", "seed") if kind in ("batch", "offline") else ("seed",)
+        why.append((names, "these are mean values, nothing is replayed"))
+    if all(f.devices == 1 for f in found):
+        why.append((("system",), "one device sends nothing"))
+    idle = [
+        f"--{name.replace('_', '-')} changes nothing: {reason}"
+        for names, reason in why
+        for name in names
+        if name in typed
+    ]
+    return [msgspec.structs.replace(f, assumptions=(*f.assumptions, *idle)) for f in found]
+
+
 def _engines(given: dict[str, Any]) -> tuple[Any, Any, Any]:
     """What forecasts a load, a service level and a table: of one pool, or of two."""
     if all(given[name] is None for name in NAMES):
@@ -186,7 +217,10 @@ def _engines(given: dict[str, Any]) -> tuple[Any, Any, Any]:
 
 def _kind(given: dict[str, Any]) -> str:
     """The load that is asked for; "slo" where that looks for one, "" where none is given."""
-    wanted = [name for name in (*LOADS, "slo") if given[name]]
+    wanted = [name for name in (*LOADS, "slo") if given[name] not in (None, False)]
+    for name, example in (("trace", "requests.csv"), ("slo", "ttft=500ms,tpot=30ms")):
+        if given[name] is not None and not given[name].strip():
+            raise BadInput(f"--{name} is empty; give for example --{name} {example}")
     if len(wanted) > 1:
         both = f"--{wanted[0]} and --{wanted[1]}"
         if "slo" in wanted:
@@ -224,18 +258,13 @@ def _asked(given: dict[str, Any], load: Load) -> Serving | Pools:
     """What is asked, of the values of the options."""
     from roofcast.simulator.serving.asked import Serving
 
-    edits = dict(given["set_"])
-    if given["power_cap"] is not None:
-        if "power.cap" in edits:
-            raise BadInput("--power-cap and --set power.cap are one setting; give one of them")
-        edits["power.cap"] = given["power_cap"]
     names = ("system", *DEGREES, "weights", "kv", "stack", "speculate", "acceptance",
              "price_per_hour")  # fmt: skip
     asked = Serving(
         model=given["model"],
         device=given["on"],
         load=load,
-        set=edits,
+        set=edits_of(given),
         **{name: given[name] for name in names},
     )
     return pools_of(given, asked) or asked

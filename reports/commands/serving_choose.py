@@ -9,7 +9,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.market import CLASSES, RENTS
-from roofcast.reports.choose_types import Limit, chosen_devices, prices_of
+from roofcast.reports.choose_types import Limit, Sure, chosen_devices, prices_of
 from roofcast.reports.completion import completing
 from roofcast.reports.option_serving import layouts, lengths, serving_of
 from roofcast.reports.option_types import Once, Whole
@@ -35,7 +35,7 @@ GOALS = ("cost", "devices")
     " (add p99 for 99 %), with --concurrency in the mean.",
 )  # fmt: skip
 @click.option(
-    "--sure", type=click.IntRange(50, 99), metavar="PERCENT",
+    "--sure", type=Sure(), metavar="PERCENT",
     help="Probability with which --slo holds on real servers. Default: as forecast.",
 )  # fmt: skip
 @lengths
@@ -108,6 +108,9 @@ def command(
     asked = msgspec.structs.replace(asked, load=load)
     surely = None if sure is None else sure / 100.0
     found = choose(asked, devices, _wanted(**given), goal or "cost", wanted, top, surely)
+    if rate is None and concurrency is None:
+        default = "1 sequence at once (no load given): --rate or --concurrency gives another"
+        found = msgspec.structs.replace(found, assumptions=(default, *found.assumptions))
     if path is not None:
         from roofcast.reports.tables.serving_chosen import choices_table
 

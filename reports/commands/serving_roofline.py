@@ -9,6 +9,7 @@ import msgspec
 
 from roofcast.reports.completion import completing
 from roofcast.reports.console import tell
+from roofcast.reports.option_serving import POWER_CAP, edits_of
 from roofcast.reports.option_types import Once, Whole
 from roofcast.reports.options import options, print_json
 
@@ -49,7 +50,9 @@ def _degrees(function: Any) -> Any:
 @click.option(
     "--stack", metavar="NAME", help="Serving software: vllm, sglang, trt-llm, llama.cpp ..."
 )
-@options("set", "power_cap", "system")
+@options("set")
+@POWER_CAP
+@options("system")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option("-o", "--output", metavar="FILE", help="Also draw it: a .png, .svg or .pdf file.")
 def command(phase: str, batch: int, as_json: bool, output: str | None, **given: Any) -> None:
@@ -68,7 +71,7 @@ def command(phase: str, batch: int, as_json: bool, output: str | None, **given: 
         from roofcast.reports.pictures.serving_roofline import draw
         from roofcast.reports.pictures.style import write
 
-        write(output, lambda: draw(found, _edits(given)))
+        write(output, lambda: draw(found, edits_of(given)))
     if as_json:
         print_json(msgspec.to_builtins(found))
         return
@@ -77,14 +80,6 @@ def command(phase: str, batch: int, as_json: bool, output: str | None, **given: 
     print_step(found)
     if output is not None:
         tell(f"wrote {output}")
-
-
-def _edits(given: dict[str, Any]) -> dict[str, Any]:
-    """Changes of the device."""
-    edits = dict(given["set_"])
-    if given["power_cap"] is not None:
-        edits["power.cap"] = given["power_cap"]
-    return edits
 
 
 def _asked(given: dict[str, Any], batch: int) -> Any:
@@ -97,6 +92,6 @@ def _asked(given: dict[str, Any], batch: int) -> Any:
         model=given["model"],
         device=given["on"],
         load=Load(kind="batch", amount=float(batch), input_len=given["input_len"]),
-        set=_edits(given),
+        set=edits_of(given),
         **{name: given[name] for name in names},
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
-from roofcast.reports.option_serving import layouts, lengths, serving_of
+from roofcast.reports.option_serving import POWER_CAP, layouts, lengths, serving_of
 from roofcast.reports.option_types import Once, Whole
 from roofcast.reports.options import options, print_json
 from roofcast.reports.serving_types import Several
@@ -19,8 +20,9 @@ GOALS = ("throughput", "speed", "ttft", "cost")
 @click.command("search --serving", cls=Once)
 @click.argument("model", shell_complete=completing("model"))
 @click.option(
-    "--on", required=True, multiple=True, metavar="DEVICE", shell_complete=completing("device"),
-    help="Device: a name (see roofcast devices) or a .toml file. May be repeated.",
+    "--on", required=True, multiple=True, metavar="DEVICE[,..]",
+    shell_complete=completing("device"),
+    help="Devices: names (see roofcast devices) or .toml files, with commas or repeated.",
 )  # fmt: skip
 @click.option(
     "--devices", type=Whole(), metavar="N", help="Number of devices. Default: those of a node."
@@ -46,7 +48,9 @@ GOALS = ("throughput", "speed", "ttft", "cost")
     " one that decodes. Degrees hold for both.",
 )  # fmt: skip
 @layouts
-@options("set", "power_cap", "system", "price")
+@options("set")
+@POWER_CAP
+@options("system", "price")
 @click.option("--top", type=Whole(), default=10, metavar="N", help="Layouts shown. Default: 10.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option(
@@ -84,6 +88,7 @@ def command(
     from roofcast.simulator.serving.settled import settled
     from roofcast.simulator.serving.slo import level
 
+    on = _devices(on)
     if path is not None:
         check_table(path)
     if plot is not None:
@@ -97,11 +102,11 @@ def command(
         price_per_hour=given["price_per_hour"],
     )  # fmt: skip
     if disaggregated:
-        if plot is not None or len(set(on)) > 1:
+        if plot is not None or len(on) > 1:
             raise BadInput("--disaggregated: give one --on, and no --plot")
         _splits(asked, on[0], concurrency, goal, wanted, top, path, as_json)
         return
-    every = search(asked, list(dict.fromkeys(on)), concurrency, goal, wanted)
+    every = search(asked, on, concurrency, goal, wanted)
     found, shown = settled(every, lambda f, i: serve(f.asked_of(i), replays=None), top)
     if path is not None:
         write_table(rows_of(found, shown, range(len(found.layout))), path)
@@ -115,6 +120,14 @@ def command(
     from roofcast.reports.pages.serving_search import print_found
 
     print_found(found, shown)
+
+
+def _devices(on: Sequence[str]) -> tuple[str, ...]:
+    """The devices that are named, with commas or repeated, each once."""
+    found = tuple(dict.fromkeys(n.strip() for each in on for n in each.split(",") if n.strip()))
+    if not found:
+        raise BadInput("--on is empty; give a device, for example --on h100-sxm5")
+    return found
 
 
 def _splits(

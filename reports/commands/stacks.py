@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,16 +25,17 @@ _IMAGES = {"channels_last": "NHWC", "contiguous": "NCHW"}
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """List the software stacks, or show one: `roofcast stacks show NAME`. --stack also takes a
-    .toml file of your own.
+    """List the software stacks, or show one: `roofcast stacks show NAME`, of training or of a
+    server. --stack also takes a .toml file of your own.
     """
     if ctx.invoked_subcommand:
         return
+    from roofcast.simulator.serving import profiles
     from roofcast.simulator.software import stack as stacks
 
     rows = [stacks.stack(name) for name in stacks.names()]
     if as_json:
-        print_json({"stacks": rows})
+        print_json({"stacks": rows, "servers": [profiles.profile(n) for n in profiles.names()]})
         return
     from roofcast.reports.console import fitted_table, page, say
 
@@ -51,6 +52,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
     with page() as out:
         out.print(fitted_table(out.width, _COLUMNS, cells, ("images", "launch", "fused")))
         say(out, note, indent=0)
+        servers = ", ".join(profiles.names())
+        say(out, f"of servers (roofcast serving --stack): {servers}", indent=0)
 
 
 @command.command("show", cls=Once)
@@ -58,9 +61,11 @@ def command(ctx: click.Context, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def show(name: str, as_json: bool) -> None:
     """Every setting of STACK with its meaning."""
+    from roofcast.simulator.serving import profiles
     from roofcast.simulator.software import stack as stacks
 
-    found = stacks.stack(name)
+    of = profiles if name in profiles.names() else stacks
+    found: Any = profiles.profile(name) if of is profiles else stacks.stack(name)
     if as_json:
         print_json(found)
         return
@@ -68,7 +73,7 @@ def show(name: str, as_json: bool) -> None:
     from roofcast.reports.console import show as show_table
 
     table = plain_table(("setting", "left"), ("value", "fold"), ("meaning", "fold"))
-    for key, meaning in stacks.MEANING.items():
+    for key, meaning in of.MEANING.items():
         table.add_row(key, _text(getattr(found, key)), meaning)
     with page() as out:
         say(out, f"{found.name}: {found.about}", indent=0, style="bold")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import (
     Justify,
     as_text,
@@ -29,7 +27,6 @@ WORDS = {  # of parts of a step
     "draft": "drafts of tokens",
 }
 _MIXED = 1.1  # TPOT over a decode step from which on the page says what is between
-REPLAYED = re.compile(r"(?:means and )?percentiles of ([\d,]+) (replayed requests.*)")
 TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("E2E", "e2e_s"))
 LEGEND = (
     "TTFT: to the first token; TPOT: per output token after it; E2E: to the last token; 80 %"
@@ -81,17 +78,20 @@ def _page(out: Console, f: ServingForecast) -> None:
 
 def load_words(f: ServingForecast) -> str:
     """The load in words."""
-    n = f.amount or 0.0
+    n, sent = f.amount or 0.0, f.replayed or 0
+    at = f" at {digits(n)} requests/s" if sent > 1 else ""  # one request has no rate
     return {
         "batch": f"a static batch of {n:,.0f}",
-        "concurrency": f"{n:,.0f} user{'s' if n > 1 else ''}, each with one request under way",
+        "concurrency": f"{n:,.0f} users, each with one request under way"
+        if n > 1
+        else "1 user with one request under way",
         "rate": f"{digits(n)} requests/s that arrive at random",
         "offline": "all requests queued",
-        "trace": f"a trace of {f.replayed or 0:,} requests, {digits(n)} requests/s in the mean",
+        "trace": f"a trace of {number_of(sent, 'request')}{at}",
     }[f.load]
 
 
-def _on(f: ServingForecast) -> str:
+def on_devices(f: ServingForecast) -> str:
     """The devices and their layout."""
     if f.pools is not None:
         return where(f)
@@ -99,12 +99,12 @@ def _on(f: ServingForecast) -> str:
         return f.device
     degrees = [f"{name} {n}" for name, n in f.layout.items() if n > 1]
     cut = f" ({', '.join(degrees)})" if degrees else ""
-    several = f", {f.replicas} replicas" if f.replicas > 1 else ""
-    return f"{f.devices} {f.device}{cut}{several}"
+    several = f", {f.replicas:,} replicas" if f.replicas > 1 else ""
+    return f"{f.devices:,} {f.device}{cut}{several}"
 
 
 def _headline(out: Console, f: ServingForecast) -> None:
-    say(out, f"{f.model} served on {_on(f)}", indent=0, style="bold")
+    say(out, f"{f.model} served on {on_devices(f)}", indent=0, style="bold")
     say(out, f"{load_words(f)}; {f.input_len:,} tokens in, {f.output_len:,} out")
     say(out, f"{f.stack}, weights {f.weights}, KV cache {f.kv}")
     if f.slo:
@@ -129,6 +129,8 @@ def _headline(out: Console, f: ServingForecast) -> None:
         turns = f"does not fit at once: runs in turns of {f.memory.largest_concurrency:,} sequences"
         other = "does not fit: times are as if it did"
         say(out, turns if f.load == "batch" else other, style="bold red")
+    elif waiting(f):
+        say(out, f"more users than the {places(f)}: some wait")
 
 
 def _users(number: float) -> str:
@@ -158,6 +160,8 @@ def _latency(f: ServingForecast, width: int) -> Table:
     rows = []
     for name, field in TIMES:
         s: Spread = getattr(f, field)
+        if name == "TPOT" and f.output_len == 1:  # no token after the first
+            continue
         between = "" if s.low is None else f"{seconds(s.low)} to {seconds(s.high)}"
         parts = [seconds(v) if v is not None else "" for v in (s.p50, s.p90, s.p99)]
         rows.append([name, seconds(s.mean), between, *(parts if spread else [])])
@@ -212,6 +216,17 @@ def _collectives(f: ServingForecast) -> str:
 
 
 def _bounds(out: Console, f: ServingForecast) -> None:
+    if f.output_len > 1:
+        _decode_bounds(out, f)
+    prompt = f"prefill: {seconds(f.prefill_s)} for"
+    what = f"the {f.amount:,.0f} prompts" if (f.amount or 0) > 1 else "a prompt alone"
+    what = what if f.load == "batch" else "a prompt alone"
+    tokens = f"{rate(f.prefill_tokens_per_s)} tokens/s"
+    say(out, f"{prompt} {what}, {tokens}: {_parts(f, f.prefill_bounds)}")
+
+
+def _decode_bounds(out: Console, f: ServingForecast) -> None:
+    """What bounds a decode step, and where times per token are longer than that."""
     n = max(f.decoding, 1.0)
     sequences = digits(n) if n < 1000 else f"{n:,.0f}"
     several = "sequences" if n > 1 else "sequence"
@@ -222,11 +237,6 @@ def _bounds(out: Console, f: ServingForecast) -> None:
     longer = f.tpot_s.mean * f.tokens_per_step > _MIXED * f.decode_step_s
     if longer and f.use is not None and f.layout["pp"] == 1:
         say(out, f"TPOT {seconds(f.tpot_s.mean)} holds such steps and those that compute prompts")
-    prompt = f"prefill: {seconds(f.prefill_s)} for"
-    what = f"the {f.amount:,.0f} prompts" if (f.amount or 0) > 1 else "a prompt alone"
-    what = what if f.load == "batch" else "a prompt alone"
-    tokens = f"{rate(f.prefill_tokens_per_s)} tokens/s"
-    say(out, f"{prompt} {what}, {tokens}: {_parts(f, f.prefill_bounds)}")
 
 
 def _memory(out: Console, f: ServingForecast) -> None:
@@ -314,81 +324,14 @@ def _cost(out: Console, f: ServingForecast) -> None:
     say(out, said[0])
 
 
-def print_table(found: Sequence[ServingForecast]) -> None:
-    """Print forecasts of one server under several loads, a row each."""
-    first = found[0]
-    columns: list[tuple[str, Justify]] = [
-        (_unit(first), "right"), ("TTFT", "right"), ("TPOT", "right"), ("end to end", "right"),
-        ("tokens/s", "right"), ("per device", "right"), ("per user", "right"),
-        ("peak memory", "right"), ("J/token", "right"), ("$/M out", "right"),
-    ]  # fmt: skip
-    rows = [
-        [
-            (f"{f.amount or 0:,.4g}" if f.load == "rate" else f"{f.amount or 0:,.0f}")
-            + (" *" if _waiting(f) else ""),
-            seconds(f.ttft_s.mean),
-            seconds(f.tpot_s.mean),
-            seconds(f.e2e_s.mean),
-            rate(f.output_tokens_per_s),
-            rate(f.output_tokens_per_s_per_device),
-            rate(f.tokens_per_s_per_user),
-            binary(f.memory.peak_bytes) + ("" if f.memory.fits else " !"),
-            digits(f.energy_j_per_output_token) if f.energy_j_per_output_token else "",
-            money(f.usd_per_million_output_all) if f.usd_per_million_output_all else "",
-        ]
-        for f in found
-    ]
-    with page() as out:
-        say(out, f"{first.model} served on {_on(first)}", indent=0, style="bold")
-        lengths = f"{first.input_len:,} tokens in, {first.output_len:,} out"
-        say(out, f"{first.stack}, weights {first.weights}, KV cache {first.kv}; {lengths}")
-        out.print()
-        spare = ("peak memory", "J/token", "end to end", "per device", "$/M out")
-        show(out, fitted_table(out.width - 2, columns, rows, spare))
-        say(out, "mean values; $/M out: all cost on the output tokens", style="dim")
-        if not all(f.memory.fits for f in found):
-            say(out, "!: more than the memory of the device", style="dim")
-        _wait_notes(out, found)
-        if first.price_said:
-            say(out, first.price_said[0], style="dim")
-        section(out, "Assumed")
-        for each in _assumed(found):
-            say(out, each, first="- ")
-
-
-def _assumed(found: Sequence[ServingForecast]) -> list[str]:
-    """Assumptions of all rows; replays that differ in the number of requests alone in one line."""
-    lines: dict[str, list[int]] = {}
-    for line in (line for f in found for line in f.assumptions):
-        counted = REPLAYED.match(line)
-        text = f"means of # {counted[2]}" if counted else line
-        lines.setdefault(text, []).append(int(counted[1].replace(",", "")) if counted else 0)
-    ranges = {text: sorted({min(of), max(of)}) for text, of in lines.items()}
-    return [
-        text.replace("#", " to ".join(f"{n:,}" for n in of)) if of[-1] else text
-        for text, of in ranges.items()
-    ]
-
-
-def _unit(f: ServingForecast) -> str:
-    """What the rows of a table differ in."""
-    return {"concurrency": "users", "rate": "requests/s", "batch": "batch"}.get(f.load, f.load)
-
-
-def _waiting(f: ServingForecast) -> bool:
+def waiting(f: ServingForecast) -> bool:
     """Whether there are more users than sequences that run at once at full length."""
     return f.load == "concurrency" and (f.amount or 0.0) > f.memory.largest_concurrency_total
 
 
-def _wait_notes(out: Console, found: Sequence[ServingForecast]) -> None:
-    """What a star means, and what the time to the first token is made of."""
-    first, tokens = found[0], found[0].input_len + found[0].output_len
-    if any(map(_waiting, found)):
-        most = f"{first.memory.largest_concurrency_total:,} sequences"
-        why = f"that {first.stack} runs at once" if _stack_limits(first) else "that fit"
-        full = "" if _stack_limits(first) else f" at their full {tokens:,} tokens"
-        say(out, f"*: more users than the {most} {why}{full}: some wait", style="dim")
-    parts = {name: value for name, value in first.ttft_parts_s.items() if value > 0.0}
-    if len(parts) > 1:
-        made = " + ".join(f"{name} {seconds(value)}" for name, value in parts.items())
-        say(out, f"TTFT of the first row = {made}", style="dim")
+def places(f: ServingForecast) -> str:
+    """The sequences that run at once, and why no more."""
+    most = number_of(f.memory.largest_concurrency_total, "sequence")
+    if _stack_limits(f):
+        return f"{most} that {f.stack} runs at once"
+    return f"{most} that fit at their full {f.input_len + f.output_len:,} tokens"

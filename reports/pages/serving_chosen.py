@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from roofcast import hwdb
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import page, say, section
 from roofcast.reports.format import binary, digits, money, percent, seconds
 from roofcast.reports.pages.choose_table import Column, show_blocks, sure
@@ -13,6 +15,7 @@ from roofcast.reports.pages.serving_search import more_options, refused
 from roofcast.reports.parts import Console
 from roofcast.simulator.serving.asked import PERCENTILE, SHARES
 from roofcast.simulator.serving.hardware_chosen import ServingChoice, ServingChosen
+from roofcast.simulator.serving.pricing import price_of
 from roofcast.simulator.serving.result import ServingForecast, Spread
 
 _NAMED = 160  # characters of a list of devices
@@ -52,7 +55,7 @@ def _devices(out: Console, why: str, names: Sequence[str]) -> None:
     text = ", ".join(names)
     if len(text) > _NAMED:
         text = f"{text[:_NAMED].rsplit(',', 1)[0]} ..."
-    say(out, f"{len(names)} devices ({text})", first=f"{why}: ")
+    say(out, f"{number_of(len(names), 'device')} ({text})", first=f"{why}: ")
 
 
 def _head(out: Console, found: ServingChosen) -> None:
@@ -61,18 +64,19 @@ def _head(out: Console, found: ServingChosen) -> None:
     say(out, title, indent=0, style="bold")
     what = f"{digits(load.amount)} requests/s that arrive at random"
     if load.kind != "rate":
-        what = f"{load.amount:,.0f} sequence{'s' if load.amount > 1 else ''} at once"
+        what = f"{number_of(load.amount, 'sequence')} at once"
     say(out, f"{what}; {load.input_len:,} tokens in, {load.output_len:,} out; {stack}")
     if found.slo:
         say(out, f"to hold: {found.slo}")
     if found.limit_usd is not None:
         say(out, f"budget {money(found.limit_usd)}{'' if found.buy else ' per hour'}")
+    rest = ", and lower bounds rule out the others" if found.counted < found.layouts else ""
     priced = found.considered - len(found.without_price) - len(found.without_memory)
     say(
         out,
-        f"considered: {priced:,} kind{'s' if priced != 1 else ''} of devices,"
-        f" {found.layouts:,} layout{'s' if found.layouts != 1 else ''} of a replica; the"
-        f" replicas of {found.counted:,} were counted, and lower bounds rule out the others",
+        f"considered: {number_of(priced, 'kind of device', 'kinds of devices')},"
+        f" {number_of(found.layouts, 'layout')} of a replica; the replicas of"
+        f" {found.counted:,} were counted{rest}",
     )
 
 
@@ -160,18 +164,22 @@ def _between(s: Spread) -> str:
 def _layout(c: ServingChoice) -> str:
     words = [f"{name} {n}" for name, n in c.layout.items() if n > 1]
     if c.replicas > 1:
-        words.append(f"{c.replicas} replicas")
+        words.append(f"{c.replicas:,} replicas")
     return ", ".join(words) or "one device"
 
 
 def serving_line(found: ServingChosen, c: ServingChoice) -> str:
     """The command that forecasts a choice alone."""
     load = found.asked.load
-    words = [f"roofcast serving {found.asked.model} --on {c.device} --devices {c.devices}"]
+    named = shlex.join(["roofcast", "serving", found.asked.model, "--on", c.device])
+    words = [f"{named} --devices {c.devices}"]
     words.append(f"--tp {c.layout['tp']}")
     words += [f"--{name} {c.layout[name]}" for name in ("pp", "ep", "dp") if c.layout[name] > 1]
     words += [f"--{name} {v}" for name in ("weights", "kv") if (v := getattr(c, name))]
     words += [shlex.join(more)] if (more := more_options(found.asked)) else []
+    usd = c.forecast.price_usd_per_hour
+    if usd is not None and usd != price_of(hwdb.device(c.device), None).usd_per_hour:
+        words.append(f"--price {usd:.10g}")
     words.append(f"--input-len {load.input_len} --output-len {load.output_len}")
     words.append(f"--{load.kind} {load.amount:g}")
     return " ".join(words)

@@ -50,6 +50,9 @@ def _head(out: Console, f: StepForecast) -> None:
         f"held by a device: weights {binary(f.weights_bytes)}, cache of these sequences"
         f" {binary(f.cache_bytes)}",
     )
+    if f.usable_bytes is not None and f.weights_bytes + f.cache_bytes > f.usable_bytes:
+        limit = f"more than the {binary(f.usable_bytes)} that {f.stack} uses"
+        say(out, f"does not fit: {limit}; times are as if it did", style="bold red")
 
 
 def _kernels(out: Console, f: StepForecast) -> None:

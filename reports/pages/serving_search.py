@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import Justify, fitted_table, fitting, page, say, section, show
 from roofcast.reports.format import binary, money, seconds
 from roofcast.reports.pages.forecast import rate
@@ -72,12 +73,14 @@ def _head(out: Console, found: Found) -> None:
     hold = len(found.layouts)
     say(
         out,
-        f"{found.considered:,} layouts: {hold:,} hold the model, {found.considered - hold:,} are"
-        f" refused; {len(found.layout):,} forecasts of layouts under numbers of users",
+        f"{number_of(found.considered, 'layout')}: {number_of(hold, 'holds', 'hold')} the model,"
+        f" {number_of(found.considered - hold, 'is', 'are')} refused;"
+        f" {number_of(len(found.layout), 'forecast')} of layouts under numbers of users",
     )
     if found.level is not None:
         limits = ", ".join(f"{n} {1000 * v:g} ms" for n, v in found.level.limits.items())
-        say(out, f"{int(found.holds.sum()):,} of them hold {limits} in the mean")
+        held = number_of(int(found.holds.sum()), "of them holds", "of them hold")
+        say(out, f"{held} {limits} in the mean")
 
 
 def degrees_words(found: Found, i: int) -> str:
@@ -89,7 +92,7 @@ def degrees_words(found: Found, i: int) -> str:
     words = [f"{name} {getattr(cut, name)}" for name in ("tp", "pp", "ep", "dp")
              if getattr(cut, name) > 1]  # fmt: skip
     if cut.replicas > 1:
-        words.append(f"{cut.replicas} replicas")
+        words.append(f"{cut.replicas:,} replicas")
     return ", ".join(words) or "one device"
 
 
@@ -146,7 +149,8 @@ def _notes(out: Console, found: Found, titles: Sequence[str]) -> None:
 def serving_line(found: Found, i: int) -> str:
     """The command that forecasts a row alone."""
     a = found.asked_of(i)
-    words = [f"roofcast serving {a.model} --on {a.device} --devices {a.devices} --tp {a.tp}"]
+    named = shlex.join(["roofcast", "serving", a.model, "--on", a.device])
+    words = [f"{named} --devices {a.devices} --tp {a.tp}"]
     words += [
         f"--{name} {value}"
         for name in ("pp", "ep", "dp")
@@ -171,6 +175,8 @@ def more_options(a: Serving) -> list[str]:
         words += ["--acceptance", f"{a.acceptance:g}"]
     if a.load.cached:
         words += ["--prefix-share", f"{a.load.cached:g}"]
+    if a.price_per_hour is not None:
+        words += ["--price", f"{a.price_per_hour:g}"]
     return words
 
 
@@ -191,11 +197,9 @@ def _front(out: Console, found: Found, shown: Shown) -> None:
 def _nothing(out: Console, found: Found) -> None:
     if not found.layouts:
         section(out, "Nothing fits")
-        less = fewer_bits(found.asked.weights)
-        say(
-            out,
-            f"every layout is refused; the reasons are below; use more devices (--devices){less}",
-        )
+        more = f"use more devices (--devices){fewer_bits(found.asked.weights)}"
+        memory = any("does not fit" in reason for reason in found.reasons)
+        say(out, f"every layout is refused; {f'{more}; ' if memory else ''}the reasons are below")
         return
     section(out, "Nothing holds the service level")
     for name in found.level.limits if found.level else ():
@@ -208,8 +212,8 @@ def _nothing(out: Console, found: Found) -> None:
         say(
             out,
             f"{name} {seconds(limit)} {verdict}: the least is {seconds(value)}, with"
-            f" {degrees_words(found, int(found.layout[i]))} and {found.rows['amount'][i]:,.0f}"
-            f" user{'' if found.rows['amount'][i] == 1 else 's'}",
+            f" {degrees_words(found, int(found.layout[i]))} and"
+            f" {number_of(float(found.rows['amount'][i]), 'user')}",
         )
 
 
@@ -218,7 +222,7 @@ def refused(out: Console, reasons: Mapping[str, int], left_out: Sequence[str]) -
     section(out, "Refused, and not considered")
     largest = sorted(reasons.items(), key=lambda each: -each[1])
     for text, count in largest[:_SHOWN_REASONS]:
-        many = f"{count:,} layouts, such as: " if count > 1 else "1 layout: "
+        many = f"{number_of(count, 'layout')}{', such as' if count > 1 else ''}: "
         say(out, text, first=many)
     rest = sum(count for _, count in largest[_SHOWN_REASONS:])
     if rest:

@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import money, rate, seconds
-from roofcast.reports.pages.serving_search import CLOSED, WORDS, refused
+from roofcast.reports.pages.serving_search import CLOSED, WORDS, more_options, refused
 from roofcast.reports.parts import Console
 from roofcast.reports.tables.serving_search import means_of
 from roofcast.simulator.serving.pools.search import FoundSplits, Side, bound
@@ -33,12 +34,14 @@ def print_splits(found: FoundSplits, shown: Shown) -> None:
         say(out, f"{a.load.input_len:,} tokens in, {a.load.output_len:,} out; {profile}")
         say(
             out,
-            f"{len(found.splits):,} splits of {found.layouts:,} layouts of an instance;"
-            f" {len(found.layout):,} forecasts of splits under numbers of users",
+            f"{number_of(len(found.splits), 'split')} of {number_of(found.layouts, 'layout')} of"
+            f" an instance; {number_of(len(found.layout), 'forecast')} of splits under numbers of"
+            " users",
         )
         if found.level is not None:
             limits = ", ".join(f"{n} {1000 * v:g} ms" for n, v in found.level.limits.items())
-            say(out, f"{int(found.holds.sum()):,} of them hold {limits} in the mean")
+            held = number_of(int(found.holds.sum()), "of them holds", "of them hold")
+            say(out, f"{held} {limits} in the mean")
         best = shown.best
         if best:
             section(out, f"Best by {WORDS[found.goal]}, each at its best number of users")
@@ -116,11 +119,9 @@ def command_line(found: FoundSplits, i: int) -> str:
             words += [f"--{name}-{degree}", f"{value}"] if (value or 1) > 1 else []
         if (side.of.asked.tp or 1) == 1:
             words += [f"--{name}-tp", "1"]
-    given = {"weights": a.weights, "kv": a.kv, "stack": a.stack, "system": a.system}
-    for name, text in given.items():
+    for name, text in {"weights": a.weights, "kv": a.kv, "system": a.system}.items():
         words += [f"--{name}", text] if text else []
-    for key, edit in a.set.items():
-        words += ["--set", f"{key}={edit}"]
+    words += more_options(a)
     words += ["--input-len", f"{load.input_len}", "--output-len", f"{load.output_len}"]
     words += ["--concurrency", f"{found.rows['amount'][i]:.0f}"]
     return shlex.join(words)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.reports.pictures.style import BLUE, SMALL, TITLE, bare, new, write
+from roofcast.reports.pictures.style import BLUE, SMALL, TITLE, bare, new, plain_ticks, write
 from roofcast.simulator.serving.result import ServingForecast
 
 WIDE = 8.0  # ratio of the ends of an axis from which it is logarithmic
@@ -38,14 +38,14 @@ def _figure(points: Sequence[ServingForecast]) -> Figure:
         axes.set_xscale("log")
     if max(y) > WIDE * min(y):
         axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:,.4g}")
+    plain_ticks(axes)
     axes.set_xlabel("tokens/s per user")
     axes.set_ylabel("output tokens/s per device")
     bare(axes, "both")
     axes.legend(frameon=False, fontsize=SMALL)
     first = points[0]
-    title = f"{first.model} on {first.devices} {first.device}, {first.stack}"
+    many = f"{first.devices:,} " if first.devices > 1 else ""
+    title = f"{first.model} on {many}{first.device}, {first.stack}"
     lengths = f"{first.input_len:,} tokens in, {first.output_len:,} out"
     unit = {"rate": "requests/s", "batch": "batch"}.get(first.load, "users")
     axes.set_title(f"{title}\n{lengths}; numbers: {unit}", loc="left", fontsize=TITLE)

@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.files import replacing
 from roofcast.reports.pages.serving_search import degrees_words
-from roofcast.reports.pictures.style import BLUE, FAINT, GREY, SMALL, colour_of, fonts, halo, save
+from roofcast.reports.pictures.style import (
+    BLUE,
+    FAINT,
+    GREY,
+    SMALL,
+    colour_of,
+    fonts,
+    halo,
+    plain_ticks,
+    save,
+)
 from roofcast.reports.tables.serving_search import cache_of, weights_of
 from roofcast.simulator.serving.search import Found
 
@@ -46,6 +56,7 @@ def draw(found: Found, path: str) -> None:
         for values, scale in ((x[front], axes.set_xscale), (y[front], axes.set_yscale)):
             if values.max() > WIDE * values.min():
                 scale("log")
+        plain_ticks(axes)
         axes.set_xlabel("tokens/s per user")
         axes.set_ylabel("output tokens/s per device")
         axes.set_ylim(bottom=0.7 * low[front].min(), top=1.5 * high[front].max())

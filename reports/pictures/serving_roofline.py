@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from roofcast import hwdb
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.format import seconds
 from roofcast.reports.pictures.point_labels import boxes, name_points
 from roofcast.reports.pictures.roofline import frame, new_figure, roofs, titles
@@ -41,8 +42,8 @@ def draw(found: StepForecast, edits: dict[str, Any]) -> Figure:
 
 def _subtitle(f: StepForecast) -> str:
     what = (
-        f"decode step of {f.batch:,} sequences with {f.tokens:,} tokens in the cache"
+        f"decode step of {number_of(f.batch, 'sequence')} with {f.tokens:,} tokens in the cache"
         if f.phase == "decode"
-        else f"prefill of {f.batch:,} prompts of {f.tokens:,} tokens"
+        else f"prefill of {number_of(f.batch, 'prompt')} of {f.tokens:,} tokens"
     )
     return f"{what}; {f.stack}, weights {f.weights}:  {seconds(f.step_time_s)}"

@@ -14,6 +14,7 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from roofcast.reports.files import replacing
 
@@ -106,6 +107,15 @@ def bare(axes: Axes, grid: str = "") -> None:
     axes.set_axisbelow(True)
     if grid:
         axes.grid(True, axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Ticks of logarithmic axes at 1, 2 and 5, written without powers of ten."""
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(lambda value, _: f"{value:,.4g}")
 
 
 def save(figure: Figure, path: str | Path) -> None:

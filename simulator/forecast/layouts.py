@@ -316,8 +316,10 @@ def _sequence_parallel(s: Scenario, d: Any, size: int | None) -> bool:
         )
     sp = s.sp if s.sp is not None else d.tp > 1
     if sp and d.tp > 1 and size and (size // d.cp) % d.tp:
+        whole = d.cp * d.tp
         raise BadInput(
-            f"sequence parallel: {size // d.cp} tokens are not divisible by tp {d.tp}; use --no-sp"
+            f"sequence parallel: {size // d.cp} tokens are not divisible by tp {d.tp}; use --seq"
+            f" {-(-size // whole) * whole}, or without experts --no-sp"
         )
     return sp
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from roofcast.hwdb.errors import number_of
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.forecast.memory_error import band
@@ -15,7 +16,7 @@ from roofcast.simulator.serving.capacity import BLOCK, Room
 from roofcast.simulator.serving.engine import FEW
 from roofcast.simulator.serving.interval import Ranges, around, ranges
 from roofcast.simulator.serving.likeness import basis
-from roofcast.simulator.serving.load import Load
+from roofcast.simulator.serving.load import Load, crowded
 from roofcast.simulator.serving.means import WAVE, Mean
 from roofcast.simulator.serving.passes import Spending, timed
 from roofcast.simulator.serving.pricing import dollars, price_of
@@ -46,7 +47,7 @@ def assemble(
     doubt: why mean values do not hold as well as a replay.
     """
     asked, n = of.asked, of.cut.replicas
-    rate = found.requests_per_s * n
+    rate = found.requests_per_s * _busy(of, load)
     batch = load.amount if load.kind == "batch" else 1.0
     prefill = load.new * batch / found.alone * n
     times, spent = spreads(found, met), _spent(of, load, found)
@@ -60,7 +61,7 @@ def assemble(
         layout={"tp": of.cut.tp, "pp": of.cut.pp, "ep": of.cut.ep, "dp": of.cut.dp},
         stack=of.server.profile.name,
         weights=of.server.formats.weights,
-        kv=asked.kv or ("16 bits" if of.server.formats.cache == 2.0 else "8 bits"),
+        kv=(asked.kv or ("16 bits" if of.server.formats.cache == 2.0 else "8 bits")).lower(),
         load=asked.load.kind,
         amount=None if asked.load.kind == "offline" else asked.load.amount,
         input_len=load.input_len,
@@ -78,7 +79,7 @@ def assemble(
         decode_s=found.e2e - found.ttft,
         decoding=float(found.decoding),
         waiting_s=float(found.waiting),
-        use=float(found.use) if steady else None,
+        use=float(found.use) * _busy(of, load) / n if steady else None,
         preempted=met.found.preempted if met else None,
         replayed=len(met.weight) if met else None,
         decode_step_s=found.step * of.spec.tokens,
@@ -87,13 +88,24 @@ def assemble(
         memory=memory_of(of, load, held, found),
         interval_class=of.server.likeness.device,
         interval_basis=basis(of.server.likeness, of.device.id),
-        assumptions=(*of.said, *_said(of, load, met, doubt)),
+        assumptions=(*of.said, *_said(of, load, found, met, doubt)),
         **rated(known, rate * load.output_len, prefill),
-        **_highest(of, load, known, rate / found.use if steady else None, rate),
+        **_highest(of, load, known, found.requests_per_s * n / found.use if steady else None, rate),
         decode_bounds=shares(_checked(of, spent[0], max(found.decoding, 1.0), load.context)),
         prefill_bounds=shares(spent[1]),
         **_energy(of, load, found, rate, spent),
     )
+
+
+def _busy(of: Replica, load: Load) -> float:
+    """Replicas of which each has as many users, or as much of a batch, as the fullest one.
+
+    load: of the fullest replica. Little's law: all users send a request each in its time, whether
+    they share the replicas evenly or not.
+    """
+    if load.kind not in ("concurrency", "batch"):
+        return float(of.cut.replicas)
+    return of.asked.load.amount / load.amount
 
 
 def rated(known: Ranges, output: float, prefill: float) -> dict[str, Any]:
@@ -134,19 +146,20 @@ def memory_of(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory
     tokens = load.input_len + load.output_len
     full = held.of_sequence(tokens)
     there = found.decoding
-    if load.kind == "batch":
-        cache = math.ceil(load.amount / held.groups) * full
-    else:  # sequences of every age
-        cache = (
-            there / held.groups * held.of_sequence(load.input_len + held.reserved * load.output_len)
-        )
     usable = held.memory_bytes if math.isfinite(held.memory_bytes) else None
     capacity = of.device.memory.limit
     most = held.sequences(tokens)
     longest = held.longest()
+    if load.kind == "batch":  # in turns, where it is more than fits
+        cache = math.ceil(min(load.amount, max(most, 1)) / held.groups) * full
+    else:  # sequences of every age; where more come than fit, the others wait
+        cache = (
+            there / held.groups * held.of_sequence(load.input_len + held.reserved * load.output_len)
+        )
+        cache = min(cache, max(held.cache_bytes, full))
     peak = held.weight_bytes + held.runtime_bytes + cache
     low, high = band(peak, "infer")
-    fits = usable is None or (peak <= usable and most >= 1)
+    fits = usable is None or most >= (load.amount if load.kind == "batch" else 1)
     return ServingMemory(
         weights_bytes=held.weight_bytes,
         runtime_bytes=held.runtime_bytes,
@@ -274,21 +287,14 @@ def _watts(
         return watts, "TDP" if watts else ""
     prompt_s = found.alone / load.amount if load.kind == "batch" else found.prompt
     working = prompt_s + more * found.step / decoding  # of the engine, per request
-    busy = min(found.requests_per_s * working, 1.0)
+    busy = min(found.requests_per_s * _busy(of, load) / of.cut.replicas * working, 1.0)
     watts = joules / max(working, 1e-12) / of.server.devices
     return busy * watts + (1.0 - busy) * of.server.idle_w, "board"
 
 
-def _said(of: Replica, load: Load, met: Sample | None, doubt: str) -> tuple[str, ...]:
+def _said(of: Replica, load: Load, found: Mean, met: Sample | None, doubt: str) -> tuple[str, ...]:
     """What was assumed for the load."""
-    said = []
-    context = context_of(of)
-    tokens = load.input_len + load.output_len
-    if context and tokens > context:
-        said.append(
-            f"{tokens:,} tokens of a sequence: more than the {context:,} that {of.asked.model} was"
-            " made for; times and memory are as if it could"
-        )
+    said = [*_uneven(of, load), *beyond(of, load)]
     if load.hit:
         said.append(
             f"{load.hit:,} of the {load.input_len:,} tokens of a prompt are in the cache already;"
@@ -300,6 +306,11 @@ def _said(of: Replica, load: Load, met: Sample | None, doubt: str) -> tuple[str,
         said.append(f"mean values; a single load has those of a replay of requests: {doubt}")
     if load.kind == "concurrency" and load.amount > 1:
         said.append(first_wave(load))
+    if crowded(load, found.use):
+        said.append("users in a queue for nearly all of the time: mean values, no percentiles")
+    if load.kind == "trace":
+        said.append("requests of the trace in the order of their times, whatever that of the rows")
+        said.append("requests/s: those of the trace from the first request to the last answer")
     if load.kind == "rate":
         said.append("requests arrive at random, one independent of the other (Poisson)")
     said.append(f"KV cache in blocks of {BLOCK} tokens")
@@ -314,6 +325,29 @@ def _said(of: Replica, load: Load, met: Sample | None, doubt: str) -> tuple[str,
     if met and met.found.preempted:
         said.append("preempted requests are computed again from their prompt (recomputation)")
     return tuple(said)
+
+
+def beyond(of: Replica, load: Load) -> list[str]:
+    """That a sequence is longer than the model was made for."""
+    context, tokens = context_of(of), load.input_len + load.output_len
+    if not context or tokens <= context:
+        return []
+    return [
+        f"{tokens:,} tokens of a sequence: more than the {context:,} that {of.asked.model} was"
+        " made for; times and memory are as if it could"
+    ]
+
+
+def _uneven(of: Replica, load: Load) -> list[str]:
+    """That replicas do not have equal parts of a load, and whose times are told."""
+    n, most = of.asked.load.amount, load.amount
+    if load.kind not in ("concurrency", "batch") or n == most * of.cut.replicas:
+        return []
+    what = "users" if load.kind == "concurrency" else "prompts"
+    if n < of.cut.replicas:
+        idle = number_of(of.cut.replicas - n, "replica has", "replicas have")
+        return [f"fewer {what} than replicas: {idle} none"]
+    return [f"{n:,.0f} {what} on {of.cut.replicas:,} replicas: times are of one with {most:,.0f}"]
 
 
 def replay_said(load: Load, met: Sample, doubt: str = "") -> str:

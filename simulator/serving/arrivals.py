@@ -38,15 +38,21 @@ def first_wave(costs: Costs) -> tuple[Numbers, Numbers]:
 
 def _one_by_one(costs: Costs) -> tuple[Numbers, Numbers]:
     """The same where a prompt takes several passes, in which those before it decode."""
-    met = (costs.users + 1.0) / 3.0
+    users = _first(costs)
+    met = (users + 1.0) / 3.0
     each = costs.added(met) + costs.decode(met) * costs.spec.tokens / costs.together
-    queue = each * (costs.users - 1.0) / 2.0
+    queue = each * (users - 1.0) / 2.0
     return costs.first + queue, queue
+
+
+def _first(costs: Costs) -> Numbers:
+    """Users whose first prompts are computed one behind the other: the rest wait for a place."""
+    return np.minimum(costs.users, np.maximum(costs.most, 1.0))
 
 
 def _in_chunks(costs: Costs) -> tuple[Numbers, Numbers]:
     """The same where a pass takes several prompts."""
-    users, k = costs.users, costs.together
+    users, k = _first(costs), costs.together
     full = np.maximum(np.ceil(users / k - 1e-9), 1.0) - 1.0  # passes before the last one
     alone, (one, more) = costs.of_pass(np.minimum(users, k)), costs.full_pass
     others = more * k * full

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, number_of
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.load import Load
+from roofcast.simulator.serving.profiles import profile
+from roofcast.simulator.work.model import Model
 
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers")  # names in configurations
 NODE = 8  # devices over which tensors are cut where no layout is given, at most
 DEGREES = ("devices", "tp", "pp", "ep", "dp", "replicas")
 
@@ -41,6 +44,10 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= 10**6:
                 raise BadInput(f"{name} {value}: give a whole number from 1 to 1,000,000")
+        for name in ("weights", "kv", "stack", "system"):
+            value = getattr(self, name)
+            if value is not None and not value.strip():
+                raise BadInput(f"{name} is empty; leave it out for the default")
 
 
 class Degrees(NamedTuple):
@@ -68,12 +75,18 @@ def degrees(asked: Serving) -> Degrees:
     joined = asked.dp if asked.dp and ep > 1 else 1  # attention's, with experts over all ranks
     said: tuple[str, ...] = ()
     tp = asked.tp
+    if tp is None and asked.pp is None and ep == 1 and _by_layer(asked):
+        tp, pp = 1, _stages(asked, max((asked.devices or 1) // (asked.dp or 1), 1))
+        if pp > 1:
+            layers = "layers cut over the devices, as this software does by default"
+            said = (f"pp {pp}: {layers}; --tp or --pp gives another",)
     if tp is None:
         tp = 1
         left = (asked.devices or 1) // (pp * (asked.dp or 1))
         if asked.devices and left > 1:
             tp = _tensor(asked, left)
-            said = (f"tp {tp}: tensors cut over the devices of a node; --tp gives another",)
+            cut = "tensors cut over the devices of a node" if tp > 1 else f"{left} divide no heads"
+            said = (f"tp {tp}: {cut}; --tp gives another",)
     one = tp * pp * joined
     devices = asked.devices or one * (asked.dp or 1 if joined == 1 else 1)
     if devices % one:
@@ -84,16 +97,45 @@ def degrees(asked: Serving) -> Degrees:
     replicas = devices // one
     if asked.dp and joined == 1 and replicas != asked.dp:
         raise BadInput(
-            f"dp {asked.dp}: {devices} devices at tp {tp} x pp {pp} make {replicas} replicas; leave"
-            " dp or devices out"
+            f"dp {asked.dp}: {number_of(devices, 'device')} at tp {tp} x pp {pp}"
+            f" {'makes' if devices == 1 else 'make'} {number_of(replicas, 'replica')}; leave dp or"
+            " devices out"
         )
     if replicas > 1:
-        said = (*said, f"{replicas} replicas, each with its part of the load")
+        said = (*said, f"{replicas:,} replicas, each with its part of the load")
     if ep > tp * joined or (tp * joined) % ep:
         raise BadInput(
-            f"ep {ep}: has to divide the {tp * joined} ranks of a stage (tp x dp); give tp or dp"
+            f"ep {ep}: has to divide the {number_of(tp * joined, 'rank')} of a stage (tp x dp);"
+            " give tp or dp"
         )
     return Degrees(tp, pp, ep, joined, replicas, said)
+
+
+def _by_layer(asked: Serving) -> bool:
+    """Whether the software cuts a model layer by layer where no layout is given."""
+    return asked.stack is not None and profile(asked.stack).cut == "layer"
+
+
+def _stages(asked: Serving, devices: int) -> int:
+    """The most stages of equal numbers of devices that the layers of the model make."""
+    layers = layers_of(resolve(asked.model))
+    return max(d for d in divisors(devices) if layers is None or d <= layers)
+
+
+def layers_of(model: Model) -> int | None:
+    """Layers of a model, as far as its configuration says."""
+    found = (getattr(model.config, name, None) for name in LAYERS)
+    return next((n for n in found if isinstance(n, int)), None)
+
+
+def check_heads(model: Model, tp: int) -> None:
+    """Raises BadInput where the attention heads of a model are not cut over so many ranks."""
+    heads = getattr(model.config, "num_attention_heads", None)
+    if isinstance(heads, int) and heads > 0 and heads % tp:
+        near = ", ".join(str(n) for n in divisors(heads) if n < 2 * tp)
+        raise BadInput(
+            f"tp {tp}: does not divide the {heads} attention heads of {model.name}; use {near}"
+        )
 
 
 def _tensor(asked: Serving, left: int) -> int:

@@ -15,14 +15,14 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.lookup import as_set
 from roofcast.hwdb.records import Device
 from roofcast.simulator.models.catalog import resolve
-from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.answer import Replica, assemble
-from roofcast.simulator.serving.asked import Serving, degrees
+from roofcast.simulator.serving.asked import Serving, check_heads, degrees, layers_of
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.formats import fewer_bits
-from roofcast.simulator.serving.load import Load, Requests
+from roofcast.simulator.serving.load import Load, Requests, crowded
 from roofcast.simulator.serving.means import WAVE, Mean, mean, most_of, too_many
+from roofcast.simulator.serving.profiles import elsewhere
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.replay import Replayed, replay
 from roofcast.simulator.serving.result import ServingForecast
@@ -65,7 +65,8 @@ def replica(asked: Serving, found: Model | None = None, shared: Shared | None = 
             asked.model, asked.device, tuple(sorted(asked.set.items())), at, *named
         )
     _check(server, asked, cut.ep)
-    default = () if asked.stack else (f"stack {STACK}: --stack gives another",)
+    told = () if asked.stack else (f"stack {STACK}: --stack gives another",)
+    default = (*told, *elsewhere(server.profile, device))
     edits = ", ".join(f"{key}={value}" for key, value in asked.set.items())
     changed = (f"hypothetical: {device.id} with {edits}",) if edits else ()
     every = (*device.read_as, *changed, *default, *cut.said, *server.assumptions, *said)
@@ -89,12 +90,10 @@ def _server(
             f"{found.name} does not generate text; give a language model, or forecast one pass with"
             f" roofcast predict {found.name} --mode infer"
         )
-    heads = getattr(found.config, "num_attention_heads", None)
-    if isinstance(heads, int) and heads > 0 and heads % at.tp:
-        near = ", ".join(str(n) for n in divisors(heads) if n <= at.tp)
-        raise BadInput(
-            f"tp {at.tp}: does not divide the {heads} attention heads of {found.name}; use {near}"
-        )
+    check_heads(found, at.tp)
+    layers = layers_of(found)
+    if layers is not None and at.pp > layers:
+        raise BadInput(f"pp {at.pp}: more stages than the {layers} layers of {found.name}")
     node = hwdb.system(system) if system else None
     return Server(
         found, device, at, weights=weights, kv=kv, stack=stack, system=node, shared=shared
@@ -163,6 +162,7 @@ def serve(
     doubt = doubts(of, load, held, found)
     if replays is None or load.kind == "rate":
         replays = replays or bool(doubt)
+    replays = replays and not crowded(load, found.use)
     met = _replayed(of, load, held, found, trace) if replays else None
     if met is not None and (doubt or load.kind in ("rate", "trace")):
         met = met._replace(means=True)
@@ -218,7 +218,7 @@ def doubts(of: Replica, load: Load, held: Room, found: Mean) -> str:
     more, and, where requests arrive at random, places are many. Elsewhere requests do not share the
     engine evenly, as the mean values take them to.
     """
-    if load.kind not in ("rate", "concurrency"):
+    if load.kind not in ("rate", "concurrency") or crowded(load, found.use):
         return ""
     places = held.sequences(load.input_len + held.reserved * load.output_len)
     profile, busy = of.server.profile, found.requests_per_s * found.prompt

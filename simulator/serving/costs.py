@@ -136,8 +136,7 @@ class Costs:
             self.__dict__.setdefault("wave_passes", self.wave_passes)  # made once for all
         other = copy.copy(self)
         other.load, other.users = load, load.amount
-        for name in ("_highest", "others"):
-            other.__dict__.pop(name, None)
+        other.__dict__.pop("others", None)
         return other
 
     @cached_property
@@ -148,9 +147,12 @@ class Costs:
 
     @property
     def outside(self) -> Numbers:
-        """Seconds of a first token outside the engine, in a closed loop with its other users."""
-        closed = self.load.kind == "concurrency"
-        return self.request_s + (self.user_s * (self.users - 1.0) if closed else 0.0)
+        """Seconds of a first token outside the engine, in a closed loop with its other users: those
+        whose tokens are sent, not those who wait for a place.
+        """
+        if self.load.kind != "concurrency":
+            return self.request_s
+        return self.request_s + self.user_s * np.minimum(self.users - 1.0, self.most)
 
     def met(self, decoding: Numbers) -> Numbers:
         """Sequences in a step that a decoding one meets, of so many in the mean over time."""
@@ -189,12 +191,17 @@ class Costs:
         return decoding / (self.more * step + self.others * decoding * added)
 
     def highest(self) -> Numbers:
-        """The most requests per second, with as many sequences as there may be."""
+        """The most requests per second, with as many sequences as there may be, whoever sends them:
+        of every load of these lengths the same.
+        """
         return self._highest
 
     @cached_property
     def _highest(self) -> Numbers:
-        return self.rate(self.most)
+        if self.more == 0:
+            return 1.0 / self.first
+        step, added = self.decode(self.most), self.added(self.most)
+        return self.most / (self.more * step + self.most * added)
 
     @cached_property
     def together(self) -> Numbers:

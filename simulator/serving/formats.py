@@ -87,8 +87,10 @@ def served(
         formats = _of_checkpoint(formats, sixteen, weights is None and told.format != "bf16")
     if (cache or "").lower() == "fp8" and device.kind == "gpu" and not device.peak_flops.get("fp8"):
         said += (f"fp8 cache: {device.id} has no fp8 units; what converting it costs is left out",)
+    if (cache or "").lower() in ("fp4", "nvfp4"):
+        said += ("fp4 cache: no measured server has one; what converting it costs is left out",)
     own = f"{told.stored.method} ({told.stored.how})" if told.stored else formats.precision
-    return Served(formats, width, (*told.said, *said), told.format or own)
+    return Served(formats, width, (*told.said, *said), (told.format or own).lower())
 
 
 def _of_checkpoint(formats: Formats, sixteen: str, as_it_is: bool) -> Formats:

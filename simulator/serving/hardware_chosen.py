@@ -11,6 +11,7 @@ import msgspec
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.market import Summary
 from roofcast.simulator.choose.wanted import Wanted
+from roofcast.simulator.serving.answer import beyond
 from roofcast.simulator.serving.asked import Level, Serving
 from roofcast.simulator.serving.hardware import Hardware, Point
 from roofcast.simulator.serving.likeness import bases
@@ -133,10 +134,11 @@ def _nothing(
             p = points[0]
             n = p.replicas * p.way.size
             usd = wider.usd(p.way.offer, n)
+            more = f"; --devices {n} allows as many" if n > wanted.devices else ""
             cost = "" if usd is None else f" at {usd:,.2f} USD{'' if wanted.buy else ' per hour'}"
             return (
                 "nothing within the limits holds this load; the nearest is"
-                f" {n:,} {p.way.offer.device.id}{cost}"
+                f" {n:,} {p.way.offer.device.id}{cost}{more}"
             )
         found = wider
     if found.failed and level is not None:
@@ -184,6 +186,7 @@ def _said(found: Hardware, points: Sequence[Point]) -> tuple[str, ...]:
         said.append("requests arrive at random (Poisson), and go to the replicas by turns")
     said.append("replicas: each with its part of the load, no router, no spare")
     said += [line for server in of for line in server.formats.assumptions]
+    said += [line for p in points[:1] if p.need for line in beyond(p.need.of, found.asked.load)]
     said += bases([(server.likeness, server.device.id) for server in of])
     if found.wanted.buy:
         said.append("purchase: devices with their share of a server, without network and power")

@@ -19,6 +19,8 @@ from roofcast.hwdb.tuples import NamedTuple
 KINDS = ("batch", "concurrency", "rate", "offline", "trace")
 LONGEST = 10_000_000  # tokens of a request
 MOST = 10_000_000  # users, sequences, requests of a trace
+REPLAYED = 1_000_000  # requests that are asked for
+CROWD = 2000  # users, of whom a replay has ten requests each at most
 TRACE = ("time", "input", "output")  # columns of a trace: seconds, tokens, tokens
 
 
@@ -50,15 +52,17 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
                     f"{name.replace('_', '-')} {value}: a request has from 1 to {LONGEST:,} tokens"
                 )
         if not (math.isfinite(self.amount) and 0 < self.amount <= MOST):
-            raise BadInput(f"{self.kind} {self.amount:g}: give a number above 0, up to {MOST:g}")
+            told = f"{self.kind} {self.amount:,.15g}"
+            raise BadInput(f"{told}: give a number above 0, up to {MOST:,}")
         if self.kind in ("batch", "concurrency") and self.amount < 1:
             raise BadInput(f"{self.kind} {self.amount:g}: give 1 or more")
         if not 0 <= self.cached < 1:
             raise BadInput(f"prefix share {self.cached:g}: give 0 to below 1, for example 0.5")
         if not 0 <= self.spread < 1:
             raise BadInput(f"spread {self.spread:g}: give 0 to below 1, for example 0.1")
-        if self.requests is not None and not 1 <= self.requests <= MOST:
-            raise BadInput(f"requests {self.requests}: give 1 to {MOST:,}")
+        most = MOST if self.kind == "trace" else REPLAYED
+        if self.requests is not None and not 1 <= self.requests <= most:
+            raise BadInput(f"requests {self.requests:,}: give 1 to {most:,}")
 
     @property
     def hit(self) -> int:
@@ -74,6 +78,13 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     def context(self) -> float:
         """Mean tokens that a sequence looks back on while it is decoded."""
         return self.input_len + self.output_len / 2
+
+
+def crowded(load: Load, use: float) -> bool:
+    """Whether so many users wait for a place that a replay ends before their waits are those of the
+    steady state, in which the server is full and all but the users in it wait (Little's law).
+    """
+    return load.kind == "concurrency" and use >= 1.0 and load.amount > CROWD
 
 
 class Requests(NamedTuple):
@@ -121,8 +132,10 @@ def read_trace(path: str | Path, cached: float = 0.0) -> Requests:
         raise BadInput(f"{path}: not a CSV ({error})") from None
     missing = [name for name in TRACE if name not in names]
     if missing:
+        there = f", found {quoted(', '.join(names))}" if names else ", found an empty file"
         raise BadInput(
-            f"{path}: no column {missing[0]!r}; a trace has the columns {', '.join(TRACE)}"
+            f"{path}: no column {missing[0]!r}; a trace has the columns {', '.join(TRACE)},"
+            f" separated by commas{there}"
         )
     reader.fieldnames = names
     rows = list(_rows(reader, path))
@@ -148,14 +161,16 @@ def _rows(reader: csv.DictReader[str], path: str | Path) -> Any:
 
 def _number(row: dict[str, Any], name: str, where: str) -> float:
     """A cell of a trace."""
+    if row[name] is None:
+        raise BadInput(f"{where}: no {name}; a row has {', '.join(TRACE)}")
     try:
         value = float(row[name])
-    except (TypeError, ValueError):
+    except ValueError:
         value = math.nan
-    least, most = (0.0, 1e12) if name == "time" else (1.0, float(LONGEST))
-    if not least <= value <= most:
+    least, most, kind = (0, 10**12, "number") if name == "time" else (1, LONGEST, "whole number")
+    if not least <= value <= most or (name != "time" and value % 1):
         raise BadInput(
-            f"{where}: {name} {quoted(row[name])}: a number from {least:g} to {most:g} is wanted"
+            f"{where}: {name} {quoted(row[name])}: a {kind} from {least} to {most:,} is wanted"
         )
     return value
 

@@ -29,6 +29,12 @@ class Loops(NamedTuple):
     of: Replica
     held: Room
     users: np.ndarray
+    everywhere: np.ndarray | None = None  # users of all replicas; None: as many on each
+
+    @property
+    def amount(self) -> np.ndarray:
+        """Users of all replicas together."""
+        return self.users * self.of.cut.replicas if self.everywhere is None else self.everywhere
 
 
 class Every(Costs):

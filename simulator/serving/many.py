@@ -54,6 +54,8 @@ def _columns(
         return np.repeat(np.array([float(value(each)) for each in every]), counts)
 
     n, devices = of_each(lambda x: x.of.cut.replicas), of_each(lambda x: x.of.cut.devices)
+    amount = np.concatenate([each.amount for each in every])
+    busy = amount / np.concatenate([each.users for each in every])  # replicas, as in `assemble`
     groups, fixed = (
         of_each(lambda x: x.held.groups),
         of_each(lambda x: x.held.weight_bytes + x.held.runtime_bytes),
@@ -62,7 +64,7 @@ def _columns(
         lambda x: x.held.of_sequence(load.input_len + x.held.reserved * load.output_len)
     )
     usd = np.repeat(np.array([np.nan if u is None else u for u in usd_per_hour]), counts)
-    rate = found.requests_per_s * n
+    rate = found.requests_per_s * busy
     output = rate * load.output_len
     per_user = _inverse(found.tpot)
     share = prompt_share(load, found)
@@ -70,7 +72,7 @@ def _columns(
     low, high = (output / devices * end for end in _ends("output", of_each))
     slow, fast = (found.tpot * end for end in _ends("tpot", of_each))
     return {
-        "amount": np.concatenate([each.users for each in every]) * n,
+        "amount": amount,
         "ttft_s": found.ttft,
         "tpot_s": found.tpot,
         "e2e_s": found.e2e,
@@ -84,7 +86,7 @@ def _columns(
         "tokens_per_s_per_user_high": _inverse(slow),
         "decoding": found.decoding,
         "waiting_s": found.waiting,
-        "use": found.use,
+        "use": found.use * busy / n,
         "peak_bytes": fixed + found.decoding / groups * cache,
         "usd_per_million_input": MILLION * of_request * share / load.input_len,
         "usd_per_million_output": MILLION * of_request * (1.0 - share) / load.output_len,

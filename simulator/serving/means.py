@@ -127,7 +127,7 @@ def _steady(
     seconds to the first token, and of these in the queue.
     """
     (step, added), alone = costs.step_of(decoding), costs.first
-    rate = costs.rate_of(decoding, step, added)
+    rate = np.minimum(costs.rate_of(decoding, step, added), costs.highest())
     tpot = decoding / (rate * costs.more) if costs.more else 0.0
     queue, prefill = _prompt_s(costs, rate, decoding, (tpot, step, added))
     if first is not None:
@@ -234,7 +234,7 @@ def _in_step(costs: Costs, found: Mean) -> Mean:
     rate = users / e2e
     return found._replace(
         ttft=ttft, tpot=tpot, e2e=e2e, decoding=rate * more * tpot, requests_per_s=rate, step=step,
-        queue=before - each * most,
+        use=rate / costs.highest(), queue=before - each * most,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ of each, as they make up the step of `roofcast serving`.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -52,6 +53,7 @@ class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...]  # the longest first
     weights_bytes: float  # held by a device
     cache_bytes: float  # of the sequences, on a device
+    usable_bytes: float | None = None  # of a device, that the software uses
     assumptions: tuple[str, ...] = ()
 
     @property
@@ -128,12 +130,13 @@ def step(asked: Serving, phase: str, batch: int) -> StepForecast:
         batch=batch,
         tokens=tokens,
         weights=server.formats.weights,
-        kv=asked.kv or f"{8 * server.formats.cache:g} bits",
+        kv=(asked.kv or f"{8 * server.formats.cache:g} bits").lower(),
         step_time_s=float(spent.total),
         parts_s=dict(sorted(parts.items(), key=lambda each: -each[1])),
         rows=tuple(sorted(_scaled(rows, parts), key=lambda row: -row.time_s)),
         weights_bytes=float(server.weight_bytes),
         cache_bytes=float(sequences * server.cache_bytes(context)),
+        usable_bytes=float(server.memory_bytes) if math.isfinite(server.memory_bytes) else None,
         assumptions=of.said,
     )
 

@@ -25,13 +25,8 @@ def price_of(device: Device, given: float | None) -> Price:
     if rent is None:
         return Price(None, (f"no public price of {device.id}; --price gives one",))
     kind = f"{rent.kind}{f', {rent.of_class}' if rent.of_class else ''}"
-    return Price(
-        rent.median,
-        (
-            f"{_usd(rent.median)} USD per device-hour: median of {rent.providers} public quotes"
-            f" ({kind})",
-        ),
-    )
+    of = "one public quote" if rent.providers == 1 else f"median of {rent.providers} public quotes"
+    return Price(rent.median, (f"{_usd(rent.median)} USD per device-hour: {of} ({kind})",))
 
 
 def _usd(amount: float) -> str:

@@ -11,9 +11,11 @@ from typing import Annotated, Any
 import msgspec
 
 from roofcast.hwdb.errors import BadInput, listed, unknown
+from roofcast.hwdb.records import Device
 from roofcast.hwdb.strict import checked, load
 
 HERE = Path(__file__).parent / "stacks"
+ALSO = {"trt-llm": "tensorrtllm", "transformers-generate": "transformers"}
 OWN = ("name", "about", "source")
 VECTOR = ("", "bf16", "all")
 TRANSFERS = ("prompt", "chunk", "layer")  # when the cache of a prompt is sent
@@ -42,6 +44,7 @@ MEANING = {  # of what a profile sets
     "each_rank": "chunks and sequences at once are of each rank with attention of its own",
     "scaled": "a quarter of these tokens and sequences below 70 GiB of memory, and on an A100",
     "micro_batch": "tokens of a prompt that run at once; 0: all of a chunk",
+    "makers": "makers of the devices that it runs on, cpu for all CPUs; none: of all",
     "cut": "how a model is cut over devices by default: tensor, or layer by layer",
     "evicts": "a sequence holds cache for what it has; false: for its whole length from its start",
     "kv": "format of the cache where none is asked for; model: 16 bits",
@@ -91,6 +94,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     each_rank: bool = True
     scaled: bool = False
     micro_batch: int = 0
+    makers: tuple[str, ...] = ()
     cut: str = "tensor"
     evicts: bool = True
     kv: str = "model"
@@ -126,8 +130,34 @@ def profile(name: str) -> Profile:
     return found
 
 
+def elsewhere(of: Profile, device: Device) -> tuple[str, ...]:
+    """That software does not run on a device, and which does; nothing where it may."""
+    maker = "cpu" if device.kind == "cpu" else device.vendor
+    if not of.makers or not maker or maker in of.makers:
+        return ()
+    fit = [name for name in names() if maker in profile(name).makers]
+    alike = [name for name in fit if name.split("-")[0] == of.name.split("-")[0]]
+    hint = f"; --stack {min(alike or fit, key=len)} is" if fit else ""
+    makers = "CPUs" if maker == "cpu" else f"devices of {maker}"
+    return (f"stack {of.name} is not for {makers}: times are as if it ran there{hint}",)
+
+
+def _known(name: str) -> str:
+    """The shipped name that is meant: letters of any case, with or without signs between.
+
+    >>> _known("vLLM"), _known("TensorRT-LLM"), _known("llama-cpp"), _known("other")
+    ('vllm', 'trt-llm', 'llama.cpp', 'other')
+    """
+    plain = _plain(name)
+    return next((n for n in names() if plain in (_plain(n), ALSO.get(n))), name)
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
+
+
 def _path(name: str) -> Path:
-    path = Path(name) if name.endswith(".toml") else HERE / f"{name}.toml"
+    path = Path(name) if name.endswith(".toml") else HERE / f"{_known(name)}.toml"
     if not path.is_file():
         raise unknown("serving stack", name, names(), f"known: {listed(names())}")
     return path

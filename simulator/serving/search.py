@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -17,16 +17,17 @@ from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator.choose.offers import offer
 from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.models.catalog import resolve
-from roofcast.simulator.serving.answer import Replica
+from roofcast.simulator.serving.answer import Replica, beyond
 from roofcast.simulator.serving.asked import Level, Serving
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.chain import held_of, replica
 from roofcast.simulator.serving.likeness import bases
+from roofcast.simulator.serving.load import MOST
 from roofcast.simulator.serving.loops import Loops
 from roofcast.simulator.serving.many import numbers, rows
 from roofcast.simulator.serving.pricing import Price, price_of
 from roofcast.simulator.serving.remember import Shared
-from roofcast.simulator.serving.space import LEFT_OUT, candidates, check_formats, layers_of
+from roofcast.simulator.serving.space import LEFT_OUT, candidates, check_formats
 from roofcast.simulator.work.model import Model
 
 GOALS = {  # objective: column
@@ -164,9 +165,8 @@ def search(
         found += [laid for laid in laid_out if laid is not None]
     loops = [_loops(laid, users) for laid in found]
     table = rows(loops, [laid.price.usd_per_hour for laid in found])
-    if users is not None:
-        table["amount"] = np.tile(np.array(users, dtype=float), len(found))
-    said = [line for laid in found for line in laid.replica.server.assumptions]
+    said = once(line for laid in found for line in laid.replica.server.assumptions)
+    said += [line for laid in found[:1] for line in beyond(laid.replica, asked.load)]
     wide = bases([(laid.replica.server.likeness, laid.replica.device.id) for laid in found])
     several = len(devices) > 1
     prices = [
@@ -190,14 +190,26 @@ def search(
     )
 
 
+def once(lines: Iterable[str]) -> list[str]:
+    """Lines, of those that differ between layouts in counts alone the first, without these."""
+    first: dict[str, str] = {}
+    for line in lines:
+        plain = re.sub(r"[\d,]+ of [\d,]+ weights(?: of a device)?", "most weights", line)
+        first.setdefault(re.sub(r"\d", "#", plain), plain)
+    return list(first.values())
+
+
 def _loops(laid: Laid, users: Sequence[int] | None) -> Loops:
     """The numbers of users of each replica of a layout."""
     held, load = laid.held, laid.asked.load
     if users is None:
-        each = numbers(max(held.sequences(load.input_len + load.output_len), 1))
-    else:
-        each = np.array([math.ceil(u / laid.replica.cut.replicas) for u in users], dtype=float)
-    return Loops(laid.replica, held, each)
+        most = min(
+            held.sequences(load.input_len + load.output_len), MOST // laid.replica.cut.replicas
+        )
+        each = numbers(max(most, 1))
+        return Loops(laid.replica, held, each)
+    each = np.array([math.ceil(u / laid.replica.cut.replicas) for u in users], dtype=float)
+    return Loops(laid.replica, held, each, np.array(users, dtype=float))
 
 
 class Refused:
@@ -213,10 +225,7 @@ class Refused:
 
         shared: the engines of its device.
         """
-        layers = layers_of(model)
         try:
-            if one.pp is not None and layers is not None and one.pp > layers:
-                raise BadInput(f"pp {one.pp}: more stages than the {layers} layers")
             of = replica(one, model, shared)
             held = held_of(of, one.load)
             need = one.load.input_len + one.load.output_len

@@ -5,6 +5,7 @@ the seconds, joules and bytes of its steps, as functions of arrays.
 from __future__ import annotations
 
 import functools
+import re
 from operator import is_not
 
 import numpy as np
@@ -88,7 +89,12 @@ class Server:
         self.cache: Cached = cached(decode.forward, self.formats.cache)
         self._shape()
         said = (*self.formats.assumptions, *decode.assumptions, *fabric.assumptions)
-        self.assumptions = tuple(dict.fromkeys((*said, *prefill.forward.assumptions)))
+        every = dict.fromkeys((*said, *prefill.forward.assumptions))
+        one_stage = self.devices > 1 and degrees.pp == 1
+        counted = r"([\d,]+ of [\d,]+ weights) in"  # a rank's, where there are several
+        self.assumptions = tuple(
+            re.sub(counted, r"\1 of a device in", line) if one_stage else line for line in every
+        )
 
     # ------------------------------------------------------------------ set-up
     def fabric_of(self, devices: int) -> Fabric:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, number_of
 from roofcast.hwdb.records import Device
 from roofcast.simulator.parallel.layout import divisors
-from roofcast.simulator.serving.asked import Serving
+from roofcast.simulator.serving.asked import Serving, check_heads
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.traces import traced
 from roofcast.simulator.work.generation import Formats
@@ -23,7 +23,6 @@ from roofcast.simulator.work.traced import ALONE
 ANY = "any"
 WEIGHTS = ("bf16", "fp8", "int4")  # of "any"
 CACHES = ("bf16", "fp8")
-LAYERS = ("num_hidden_layers", "n_layer", "n_layers")  # names in configurations
 LEFT_OUT = (
     "experts either all on every rank's share of tensors (ep 1) or spread over all ranks of a"
     " stage; --ep gives another",
@@ -49,12 +48,6 @@ def has_experts(model: Model) -> bool:
     if model.takes != "sequence":
         raise BadInput(f"{model.name} does not generate text; give a language model")
     return any(w.expert for w in traced(model, "decode", Formats("bf16"), ALONE).weights)
-
-
-def layers_of(model: Model) -> int | None:
-    """Layers of a model, as far as its configuration says."""
-    found = (getattr(model.config, name, None) for name in LAYERS)
-    return next((n for n in found if isinstance(n, int)), None)
 
 
 def shapes(asked: Serving, devices: int, experts: bool) -> list[Shape]:
@@ -109,14 +102,19 @@ def candidates(asked: Serving, model: Model, devices: int) -> list[Serving]:
     """What is asked, once for each layout and format. Raises BadInput where there is none, or where
     there are more than MOST.
     """
-    ways = shapes(asked, devices, has_experts(model))
+    experts = has_experts(model)
+    if asked.ep is not None and asked.ep > 1 and not experts:
+        raise BadInput(f"ep {asked.ep}: {model.name} has no experts; leave ep out")
+    check_heads(model, asked.tp or 1)
+    ways = shapes(asked, devices, experts)
     if not ways:
         given = [
             f"{name} {value}"
             for name in ("tp", "pp", "ep", "dp")
             if (value := getattr(asked, name))
         ]
-        raise BadInput(f"{', '.join(given)}: no layout of {devices:,} devices has that")
+        many = number_of(devices, "device")
+        raise BadInput(f"{', '.join(given)}: no layout of {many} has that")
     kinds = list(product(formats(asked.weights, WEIGHTS), formats(asked.kv, CACHES)))
     if len(ways) * len(kinds) > MOST:
         raise BadInput(

@@ -104,7 +104,7 @@ def test_the_search_over_splits(tmp_path):
         ),
         ([*ASKED, *POOLS, "--prefill-on", "h101", "--rate", 1], "h101"),
         ([*ASKED, *POOLS, "--rate", "9000/s"], "pool can serve"),
-        ([*SEARCH, "--tp", 3], "no layout"),
+        ([*SEARCH, "--tp", 3], "tp 3: does not divide the 32 attention heads"),
         ([*SEARCH, "--plot", "x.png"], "no --plot"),
         ([*SEARCH[:5], "--disaggregated"], "--devices 2 or more"),
     ],

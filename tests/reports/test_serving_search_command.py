@@ -101,7 +101,7 @@ def test_the_help_of_the_commands_in_front_names_the_door():
     [
         ([*SEARCH, "--weights", "foo"], "known formats"),
         ([*SEARCH, "--weights", "fp8,"], "names with commas"),
-        ([*SEARCH, "--tp", 3], "tp 3: no layout of 2 devices"),
+        ([*SEARCH, "--tp", 3], "tp 3: does not divide the 32 attention heads"),
         ([*SEARCH, "--slo", "tpot=30ms,p99"], "leave it out"),
         ([*SEARCH, "--slo", "tpot=0"], "not a time above zero"),
         ([*SEARCH, "--slo", "ttft=500"], "500 is 500 seconds; did you mean 500ms? give the unit"),

@@ -61,7 +61,7 @@ def assemble(a: Answer) -> ServingForecast:
         layout=_layout(of.decode),
         stack=stack,
         weights=of.decode.server.formats.weights,
-        kv=asked.kv or ("16 bits" if of.decode.server.formats.cache == 2.0 else "8 bits"),
+        kv=(asked.kv or ("16 bits" if of.decode.server.formats.cache == 2.0 else "8 bits")).lower(),
         load=load.kind,
         amount=None if load.kind == "offline" else load.amount,
         input_len=load.input_len,

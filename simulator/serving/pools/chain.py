@@ -8,7 +8,7 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.answer import first_wave, replay_said
 from roofcast.simulator.serving.chain import count
-from roofcast.simulator.serving.load import Load, Requests
+from roofcast.simulator.serving.load import Load, Requests, crowded
 from roofcast.simulator.serving.means import WAVE, Mean
 from roofcast.simulator.serving.pools.answer import Answer, assemble
 from roofcast.simulator.serving.pools.asked import Pair, Pools, pair
@@ -41,6 +41,7 @@ def serve(
     longest = int((trace.input + trace.output).max()) if trace is not None else None
     made = run(asked, longest)
     met = means(made, made.of.load)
+    replays = replays and not crowded(made.of.load, met.mean.use)
     found = replayed(made, made.of.load, met, trace) if replays else None
     if found is not None:
         found = found._replace(means=True)

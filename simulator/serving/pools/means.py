@@ -327,6 +327,11 @@ def too_many(of: Costing, rate: float) -> str:
     where = {"transfer": "the link between the pools"}.get(binds, f"the {binds} pool")
     return (
         f"rate {rate:g}/s: more than {where} can serve; the highest is {most:.3g}/s; prefill"
-        f" {of.totals.prefill:.3g}, transfer {of.totals.transfer:.3g}, decode"
-        f" {of.totals.decode:.3g} requests/s"
+        f" {_short(of.totals.prefill)}, transfer {_short(of.totals.transfer)}, decode"
+        f" {_short(of.totals.decode)} requests/s"
     )
+
+
+def _short(rate: float) -> str:
+    """Three digits of a rate, without a power of ten."""
+    return f"{rate:,.0f}" if rate >= 1000 else f"{rate:.3g}"

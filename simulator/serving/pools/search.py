@@ -18,7 +18,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
-from roofcast.simulator.serving.answer import Replica
+from roofcast.simulator.serving.answer import Replica, beyond
 from roofcast.simulator.serving.asked import Degrees, Level, Serving
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.chain import held_of, replica
@@ -41,7 +41,7 @@ from roofcast.simulator.serving.pools.pairs import Asked, closed_loops
 from roofcast.simulator.serving.pools.transfer import between, transfer
 from roofcast.simulator.serving.pricing import HOUR, MILLION, price_of
 from roofcast.simulator.serving.remember import Shared
-from roofcast.simulator.serving.search import GOALS, Refused, holding, ranked, unbeaten
+from roofcast.simulator.serving.search import GOALS, Refused, holding, once, ranked, unbeaten
 from roofcast.simulator.serving.space import candidates, check_formats
 from roofcast.simulator.work.model import Model
 
@@ -152,7 +152,8 @@ def search(
         raise BadInput(f"{asked.devices} devices: no two pools of whole instances have as many")
     rows = _rows(every)
     layout = rows.pop("layout").astype(int)
-    said = [line for side in sides for line in side.of.server.assumptions]
+    said = once(line for side in sides for line in side.of.server.assumptions)
+    said += beyond(sides[0].of, asked.load)
     price = price_of(sides[0].of.device, asked.price_per_hour).said
     return FoundSplits(
         asked, goal, level, splits, rows, layout, len(sides), refused.reasons,
