@@ -18,6 +18,7 @@ from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
+from roofcast.simulator.serving.backends import stack_of
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.formats import fewer_bits
@@ -39,7 +40,6 @@ PER_USER = 10
 # where mean values are taken in closed form: share of the time that prompts take at most, tokens of
 # an answer; at a rate, places per decoding sequence, places
 BUSY, LONG, WIDE, MANY = 0.15, 50, 4.0, 64
-STACK = "vllm"
 
 
 def replica(asked: Serving, found: Model | None = None, shared: Shared | None = None) -> Replica:
@@ -52,7 +52,8 @@ def replica(asked: Serving, found: Model | None = None, shared: Shared | None = 
     cut = degrees(asked)
     spec, said = speculation(asked.speculate, asked.acceptance)
     at = Cut(cut.tp, cut.pp, cut.dp, cut.ep)
-    named = (asked.weights, asked.kv, asked.stack or STACK, asked.system)
+    stack = stack_of(asked.stack, device)
+    named = (asked.weights, asked.kv, stack, asked.system)
     names = (asked.model, asked.device, asked.stack or "", asked.system or "")
     if found is not None:
         server = _server(found, device, at, *named, shared)
@@ -63,7 +64,9 @@ def replica(asked: Serving, found: Model | None = None, shared: Shared | None = 
             asked.model, asked.device, tuple(sorted(asked.set.items())), at, *named
         )
     _check(server, asked, cut.ep)
-    default = () if asked.stack else (f"stack {STACK}: --stack gives another",)
+    default = () if asked.stack else (f"stack {stack}: --stack gives another",)
+    if asked.stack and stack != asked.stack:
+        default = (f"stack {stack}: {asked.stack} as it runs on {device.id}",)
     edits = ", ".join(f"{key}={value}" for key, value in asked.set.items())
     changed = (f"hypothetical: {device.id} with {edits}",) if edits else ()
     every = (*device.read_as, *changed, *default, *cut.said, *server.assumptions, *said)

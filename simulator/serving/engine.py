@@ -19,6 +19,7 @@ from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.converted import copies, in_half, kept
+from roofcast.simulator.serving.cores import at_common_clock
 from roofcast.simulator.serving.experts import busiest, experts_met
 from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.grouped import STREAMS
@@ -154,10 +155,9 @@ class Engine:
         if product not in self._resolved:
             found = rates_of(self.device, computed_in(product, self.device))
             if self.device.kind == "cpu":
-                # weights are streamed once, by all cores: as a triad's operands, not as a net's;
-                # they lie as the kernels want them since they were loaded
-                own = found.rates._replace(measured=True, packs=False)
-                found = found._replace(rates=own)
+                # weights, packed when they were loaded, are streamed once, by all cores
+                own = at_common_clock(found.rates, self.device)
+                found = found._replace(rates=own._replace(measured=True, packs=False))
             self._resolved[product] = found
         return self._resolved[product]
 
