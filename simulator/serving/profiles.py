@@ -28,9 +28,11 @@ MEANING = {  # of what a profile sets
     "expert_s": "seconds per layer of experts beyond its kernels: rows sorted and aligned",
     "ahead": "launches run ahead of the device, and hide behind it",
     "gemv": "bytes per clock and core that its matrix-vector kernels stream; 0: as memory does",
+    "gemv_weights": "weights per clock and core that they multiply at most; 0: no limit",
     "stream": "rate at which they stream where memory limits, over a triad's of unknown devices",
     "score_bytes": "bytes moved per score by attention that is not fused; 0: it is fused",
     "half": "products of prompts by a library that adds up in fp16; their operands are converted",
+    "int8": "FLOP per FLOP of the vector units of its own int8 products of prompts; 0: it has none",
     "absorbed": "latent attention of prompts, too, is over the latents as the cache holds them",
     "vector": "weights whose products run on the vector units: bf16 (not quantized ones), all",
     "dots": "share of a CPU's int8 dot products that products of quantized weights reach; 0: none",
@@ -77,9 +79,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fp4: Share = 1.0
     ahead: bool = True
     gemv: Positive = 0.0
+    gemv_weights: Positive = 0.0
     stream: Positive = 1.0
     score_bytes: Positive = 0.0
     half: bool = False
+    int8: Positive = 0.0
     absorbed: bool = False
     vector: str = ""
     dots: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.0

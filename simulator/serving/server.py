@@ -19,12 +19,13 @@ from roofcast.simulator.models import catalog
 from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.serving.cache import Cached, cached
-from roofcast.simulator.serving.engine import Engine, Software
+from roofcast.simulator.serving.engine import Engine
 from roofcast.simulator.serving.exchange import links
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.likeness import likeness
 from roofcast.simulator.serving.passes import PASSES, Pass, Spending, timed
 from roofcast.simulator.serving.profiles import Profile, profile
+from roofcast.simulator.serving.programs import Software
 from roofcast.simulator.serving.released import names_of
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.traces import traced
@@ -121,8 +122,13 @@ class Server:
         sixteen = precision(formats.precision).activations
         narrow = formats.storage is not None or sixteen != "bf16"
         vector = "" if p.vector == "bf16" and narrow else p.vector
-        half, dots = p.half and phase == "prefill", p.dots if formats.storage else 0.0
-        how = Software(p.gemv, p.stream, p.grouped, p.fp4, half, vector, dots, p.start_s)
+        stored = formats.storage is not None
+        int8 = p.int8 if stored and phase == "prefill" else 0.0
+        half = p.half and phase == "prefill" and not int8
+        how = Software(
+            p.gemv, p.gemv_weights, p.stream, p.grouped, p.fp4, half, int8, vector,
+            p.dots if stored else 0.0, p.start_s,
+        )  # fmt: skip
         if self.shared is not None:
             return self.shared.engine(made, self.device, sixteen, how, self.degrees.ep)
         return Engine(made, self.device, sixteen, how=how, ranks=self.degrees.ep)
