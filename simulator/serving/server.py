@@ -81,9 +81,9 @@ class Server:
         self._system = system
         self._passes: dict[tuple[ArrayLike, ...], tuple[tuple[object, ...], Spending]] = {}
         fabric = self.fabric_of(self.devices)
-        own = self.profile.sum_s or np.inf
+        own = self.profile.sum_s if self.device.kind == "gpu" else 0.0
         to_experts = self.profile.to_experts
-        self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp, own, to_experts)
+        self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp, own or np.inf, to_experts)
         self.engines = {phase: self._engine(phase) for phase in ("decode", "prefill")}
         decode, prefill = self.engines["decode"], self.engines["prefill"]
         self.cache: Cached = cached(decode.forward, self.formats.cache)
