@@ -10,12 +10,12 @@ STACK = "vllm"  # on GPUs and NPUs of servers
 OF_KINDS = {"cpu": "llama.cpp-cpu", "tpu": "jetstream"}  # where no maker has its own
 OF_MAKERS = {"Apple gpu": "llama.cpp-metal", "AWS npu": "neuronx", "Intel Habana npu": "gaudi"}
 # GPUs of other makers than NVIDIA for one's own machine: without HBM
-OWN_MACHINE = {"AMD gpu": "llama.cpp-rocm", "Intel gpu": "llama.cpp-vulkan"}
+OWN_MACHINE = {"AMD gpu": "llama.cpp-rocm", "Intel gpu": "llama.cpp-sycl"}
 BACKENDS = {  # of programs: profiles by maker and kind of device, or by kind
     "llama.cpp": {
         "Apple gpu": "llama.cpp-metal",
         "AMD gpu": "llama.cpp-rocm",
-        "Intel gpu": "llama.cpp-vulkan",
+        "Intel gpu": "llama.cpp-sycl",
         "cpu": "llama.cpp-cpu",
     },
     "vllm": {

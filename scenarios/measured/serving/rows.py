@@ -27,8 +27,8 @@ _GGUF = re.compile(
 _AT_ONCE = re.compile(r"\b(?:n_)?ubatch (\d+)\b")
 _SIZES = {"medium": "m", "small": "s", "large": "l"}
 NEUTRAL: dict[str, float] = {
-    "seq_s": 0.0, "step_s": 0.0, "dispatch_s": 0.0, "sum_s": 0.0, "gemv": 0.0, "gemv_weights": 0.0, "products": 1.0,
-    "attention": 1.0, "stream": 1.0, "expert_s": 0.0,
+    "seq_s": 0.0, "step_s": 0.0, "dispatch_s": 0.0, "sum_s": 0.0, "gemv": 0.0,
+    "gemv_weights": 0.0, "products": 1.0, "attention": 1.0, "stream": 1.0, "expert_s": 0.0,
 }  # fmt: skip
 UNSTATED = ("", "unstated")
 
