@@ -24,6 +24,7 @@ from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.formats import fewer_bits
 from roofcast.simulator.serving.load import Load, Requests
 from roofcast.simulator.serving.means import WAVE, Mean, mean, most_of, too_many
+from roofcast.simulator.serving.profiles import profile
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.replay import Replayed, replay
 from roofcast.simulator.serving.result import ServingForecast
@@ -91,7 +92,7 @@ def _server(
             f" roofcast predict {found.name} --mode infer"
         )
     heads = getattr(found.config, "num_attention_heads", None)
-    if isinstance(heads, int) and heads > 0 and heads % at.tp:
+    if isinstance(heads, int) and heads > 0 and heads % at.tp and not profile(stack).pads:
         near = ", ".join(str(n) for n in divisors(heads) if n <= at.tp)
         raise BadInput(
             f"tp {at.tp}: does not divide the {heads} attention heads of {found.name}; use {near}"

@@ -23,6 +23,7 @@ from roofcast.simulator.serving.engine import Engine
 from roofcast.simulator.serving.exchange import links
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.likeness import likeness
+from roofcast.simulator.serving.padded import padded
 from roofcast.simulator.serving.passes import PASSES, Pass, Spending, timed
 from roofcast.simulator.serving.profiles import Profile, profile
 from roofcast.simulator.serving.programs import Software
@@ -73,6 +74,8 @@ class Server:
         self.device = hwdb.device(device) if isinstance(device, str) else device
         self.profile = profile(stack) if isinstance(stack, str) else stack
         self.degrees, self.shared = degrees, shared
+        if self.profile.pads and degrees.tp > 1:
+            self.model = padded(self.model, degrees.tp * int(self.device.cores or 1))
         self.likeness = likeness(self.profile.name, self.device)
         self.devices = degrees.tp * degrees.pp * degrees.dp
         cache = self._kv(kv, names_of(weights, self.model, self.profile.name))
