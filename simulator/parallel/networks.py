@@ -156,7 +156,8 @@ def _level(tier: Tier, bandwidth: float, device: Device, devices: int) -> tuple[
         if devices > 1 and size < full:
             shape = "x".join(str(length) for length, _ in axes)
             assumptions.append(f"slice of {shape} chips assumed")
-        return Level(tier.name, float(size), bandwidth, "torus", "torus", axes=axes), assumptions
+        section = tier.link if tier.link in collectives().networks else "torus"
+        return Level(tier.name, float(size), bandwidth, "torus", section, axes=axes), assumptions
     if size == full and devices > full and devices % full and full & (full - 1):
         whole = 2 ** int(np.log2(full))
         if devices % whole == 0:

@@ -45,6 +45,7 @@ MEANING = {  # of what a profile sets
     "scaled": "a quarter of these tokens and sequences below 70 GiB of memory, and on an A100",
     "micro_batch": "tokens of a prompt that run at once; 0: all of a chunk",
     "cut": "how a model is cut over devices by default: tensor, or layer by layer",
+    "looks": "tokens over which a decode step computes attention, per token in the cache",
     "pads": "heads and columns are padded so that they divide among the cores of all devices",
     "evicts": "a sequence holds cache for what it has; false: for its whole length from its start",
     "kv": "format of the cache where none is asked for; model: 16 bits",
@@ -97,6 +98,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scaled: bool = False
     micro_batch: int = 0
     cut: str = "tensor"
+    looks: Annotated[float, msgspec.Meta(ge=1.0, le=4.0)] = 1.0
     pads: bool = False
     evicts: bool = True
     kv: str = "model"
