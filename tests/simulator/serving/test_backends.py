@@ -100,6 +100,24 @@ def test_engines_of_tables_are_known_by_their_names(text, stack):
     assert stack in names()
 
 
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        ("DGX Spark (GB10)", "gb10"), ("Apple M3 Ultra (80-core GPU)", "m3-ultra"),
+        ("M4 Max 40-core GPU", "m4-max"), ("AMD Ryzen AI Max+ 395", "strix-halo"),
+        ("TPU v6e-8", "tpu-v6e"), ("trn2.48xlarge", "trainium2"), ("HL-225", "gaudi2"),
+        ("Jetson AGX Orin 64GB", "jetson-orin-64gb"),
+        ("Jetson Orin Nano Super", "jetson-orin-nano"),
+        ("Ascend 910B4", "ascend-910b"), ("H20-96GB", "h20"), ("c8g.metal-24xl", "graviton4"),
+        ("Intel Core Ultra 7 258V iGPU", "arc-140v"), ("Core Ultra 7 258V", None),
+        ("Raspberry Pi 5 16GB", "raspberry-pi-5"),
+    ],
+)  # fmt: skip
+def test_devices_of_tables_are_known_by_their_names(text, device):
+    assert found_in("devices", text) == device
+    assert device is None or device in hwdb.devices()
+
+
 # ------------------------------------------------------------------ CPUs
 def test_all_cores_run_between_the_base_clock_and_the_highest():
     for name in ("xeon-8480", "i9-13900k", "core-ultra-7-155h", "graviton4", "i9-10940x"):
