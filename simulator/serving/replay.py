@@ -8,10 +8,10 @@ random here: the same requests give the same times.
 
 from __future__ import annotations
 
-import heapq
 import math
-from bisect import insort
 from collections import deque
+from heapq import heappop, heappush
+from math import ceil
 
 import numpy as np
 
@@ -45,7 +45,13 @@ class Batching:
     """One replica in the course of a replay."""
 
     def __init__(
-        self, steps: Steps, asked: Requests, held: Room, users: int | None, request_s: float
+        self,
+        steps: Steps,
+        asked: Requests,
+        held: Room,
+        users: int | None,
+        request_s: float,
+        needed: int | None = None,
     ) -> None:
         self.steps, self.asked, self.held, self.request_s = steps, asked, held, request_s
         self.per_step = steps.spec.tokens
@@ -54,9 +60,13 @@ class Batching:
         self.output: list[int] = asked.output.tolist()
         self.cached: list[int] = asked.cached.tolist()
         self.issued: list[float] = asked.arrival.tolist()
-        open_ones = count if users is None else min(users, count)
-        self.coming = deque((self.issued[i] + request_s, i) for i in range(open_ones))
-        self.next = open_ones  # of a closed loop
+        self.opened = count if users is None else min(users, count)
+        # when requests are at the engine, two rising rows: those that were sent at first, and those
+        # that a closed loop sends as others end; and which of each is next
+        self.at_first = [*(t + request_s for t in self.issued[: self.opened]), math.inf]
+        self.later: list[float] = []
+        self.next_first = self.next_later = 0
+        self.soonest = self.at_first[0]
         self.waiting: deque[int] = deque()
         self.computed = list(self.cached)  # tokens of each prompt
         self.made = [0] * count  # tokens of each answer before it lost its cache
@@ -72,11 +82,14 @@ class Batching:
         self.taken = [math.nan] * count
         self.first = [math.nan] * count
         self.end = [math.nan] * count
-        self.left = count
+        self.needed = self.left = count if needed is None else min(needed, count)
         self.preempted = 0
         self.worked = self.filled = 0.0
         # finite where the memory of the device is unknown
         self.capacity = min(max(held.cache_bytes, 0.0), 1e18) * held.groups
+        longest = held.of_sequence(float((asked.input + asked.output).max()) + BLOCK)
+        # so many sequences fit, however long: the cache cannot be full
+        self.sure = self.capacity * (1.0 - WATERMARK) / longest if longest > 0 else math.inf
 
     @property
     def used(self) -> float:
@@ -88,50 +101,66 @@ class Batching:
 
     def arrive(self) -> None:
         """Take the requests that are there by now."""
-        while self.coming and self.coming[0][0] <= self.now:
-            self.waiting.append(self.coming.popleft()[1])
+        now, first, later = self.now, self.at_first, self.later
+        while self.soonest <= now:
+            if self.soonest == first[self.next_first]:
+                i = self.next_first
+                self.next_first += 1
+            else:
+                i = self.opened + self.next_later
+                self.next_later += 1
+            self.waiting.append(i)
+            self.soonest = first[self.next_first]
+            if self.next_later < len(later) and later[self.next_later] < self.soonest:
+                self.soonest = later[self.next_later]
 
     def admitted(self) -> list[tuple[int, int, int]]:
         """The chunk of the next step: requests, their new tokens, and the tokens before them."""
-        budget = max(self.steps.chunk - len(self.end_of), 1)
-        free = self.capacity * (1.0 - WATERMARK) - self.used
-        running = len(self.end_of)
+        waiting, running = self.waiting, len(self.end_of)
+        budget, limit = max(self.steps.chunk - running, 1), self.held.limit
+        taken, free = 0.0, math.nan  # bytes of the cache
         found: list[tuple[int, int, int]] = []
-        while budget > 0 and self.waiting and running < self.held.limit:
-            i = self.waiting[0]
-            prompt = self.input[i] + self.made[i]
+        while budget > 0 and waiting and running < limit:
+            i = waiting[0]
+            prompt, before = self.input[i] + self.made[i], self.computed[i]
             need = self._need(i)
-            alone = not self.end_of and not found  # the longest one that there is must run
-            if need > free and not (alone or i == self.partial):
-                break
-            new = min(prompt - self.computed[i], budget)
-            found.append((i, new, self.computed[i]))
-            budget -= new
-            free -= need
             running += 1
-            if self.computed[i] + new < prompt:
+            if running > self.sure:
+                if free != free:  # not a number: not known yet
+                    free = self.capacity * (1.0 - WATERMARK) - self.used
+                alone = not self.end_of and not found  # the longest one that there is must run
+                if need > free - taken and not (alone or i == self.partial):
+                    break
+            new = prompt - before
+            if new > budget:
+                new = budget
+            found.append((i, new, before))
+            budget -= new
+            taken += need
+            if before + new < prompt:
                 self.partial = i
                 break
-            self.waiting.popleft()
+            waiting.popleft()
         return found
 
     def _need(self, i: int) -> float:
         """Bytes of cache without which a request does not start."""
         tokens = self.input[i] + (self.output[i] if self.whole else self.made[i] + 1)
-        return self.held.of_sequence(tokens)
+        held = self.held
+        return held.fixed + held.per_token * BLOCK * -(-tokens // BLOCK)
 
     def mixed_step(self, chunk: list[tuple[int, int, int]]) -> None:
         """One step of the decoding requests with a chunk of prompts in it."""
-        b, taken = len(self.end_of), self.taken
+        b, taken, steps = len(self.end_of), self.taken, self.steps
         new, pairs = 0, 0.0
         for i, tokens, before in chunk:
             new += tokens
             pairs += tokens * (before + tokens / 2)
             if taken[i] != taken[i]:  # not a number: not taken yet
                 taken[i] = self.now
-        seconds = self.steps.added(b, new, pairs)
+        seconds = steps.added(b, new, pairs)
         if b:
-            seconds += self.steps.decode(b, self.base / b + self.count)
+            seconds += steps.decode(b, self.base / b + self.count)
         self._pass(seconds, 1 if b else 0)
         for i, tokens, before in chunk:
             done = self.computed[i] = before + tokens
@@ -142,9 +171,10 @@ class Batching:
         """The last chunk of a prompt gives the first token, or the next one after a loss."""
         if self.partial == i:
             self.partial = None
-        if math.isnan(self.first[i]):
+        made = self.made[i]
+        if not made:
             self.first[i] = self.now
-        made = self.made[i] = self.made[i] + 1
+        made = self.made[i] = made + 1
         left = self.output[i] - made
         if left <= 0:
             self._ended(i)
@@ -152,17 +182,21 @@ class Batching:
         end = self.end_of[i] = self.count + left
         if self.whole:
             self.kept += self._need(i)
-        heapq.heappush(self.ending, (end, i))
+        heappush(self.ending, (end, i))
         self.order.append(i)
         self.base += self.input[i] + made - self.count
 
     def _ended(self, i: int) -> None:
-        self.end[i] = self.now
-        self.left -= 1
-        if self.next < len(self.input):
-            self.issued[self.next] = self.now
-            insort(self.coming, (self.now + self.request_s, self.next))
-            self.next += 1
+        self.end[i] = now = self.now
+        if i < self.needed:
+            self.left -= 1
+        coming = self.opened + len(self.later)
+        if coming < len(self.input):
+            self.issued[coming] = now
+            there = now + self.request_s
+            self.later.append(there)
+            if there < self.soonest:
+                self.soonest = there
 
     def _pass(self, seconds: float, steps: float) -> None:
         """Time passes, and each decoding request makes its tokens."""
@@ -172,7 +206,7 @@ class Batching:
         self.filled += seconds * len(end_of)
         self.count = count = self.count + steps * self.per_step
         while ending and ending[0][0] <= count + 1e-9:
-            end, i = heapq.heappop(ending)
+            end, i = heappop(ending)
             if end_of.get(i) != end:  # it lost its cache meanwhile
                 continue
             del end_of[i]
@@ -185,18 +219,25 @@ class Batching:
         """Steps without a prompt, up to the next event; blocked: an arrival changes nothing. None
         but one starts after the time `until`.
         """
-        end_of, ending, per_step = self.end_of, self.ending, self.per_step
+        end_of, ending, per_step, count = self.end_of, self.ending, self.per_step, self.count
         b = len(end_of)
-        context = self.base / b + self.count
+        context = self.base / b + count
         while end_of.get(ending[0][1]) != ending[0][0]:
-            heapq.heappop(ending)
-        n = max(math.ceil((ending[0][0] - self.count) / per_step - 1e-9), 1)
-        if not blocked and n > 1:
-            next_one = min(self.coming[0][0], until) if self.coming else until
+            heappop(ending)
+        pieces = self.steps.lines.get(b) or self.steps.line(b)
+        n = ceil((ending[0][0] - count) / per_step - 1e-9)
+        if n <= 1:
+            n = 1
+        elif not blocked:
+            next_one = self.soonest if self.soonest < until else until
             if next_one < math.inf:
-                step = self.steps.decode(b, context)
-                n = min(n, max(math.ceil((next_one - self.now) / step), 1))
-        if b > 1 and not self.whole:
+                for piece in pieces:
+                    if context < piece[0]:
+                        break
+                most = ceil((next_one - self.now) / (piece[1] + piece[2] * context))
+                if most < n:
+                    n = most if most > 1 else 1
+        if b > self.sure and b > 1 and not self.whole:
             grown = self.held.per_token * b * per_step
             free = self.capacity - self.used
             if grown > 0 and free < (n + 1) * grown:
@@ -204,7 +245,11 @@ class Batching:
                 if n < 1:
                     self.preempt()
                     return
-        self._pass(n * self.steps.decode(b, context + per_step * (n - 1) / 2), n)
+        context += per_step * (n - 1) / 2
+        for piece in pieces:
+            if context < piece[0]:
+                break
+        self._pass(n * (piece[1] + piece[2] * context), n)
 
     def preempt(self) -> None:
         """The newest request loses its cache, and is computed again first."""
@@ -221,37 +266,44 @@ class Batching:
         self.preempted += 1
 
     def run(self) -> None:
-        """All requests, from the first to the last."""
-        events, coming, waiting, end_of = 0, self.coming, self.waiting, self.end_of
+        """All requests that are needed, from the first to the last."""
+        events, waiting, end_of = 0, self.waiting, self.end_of
         most = MOST_EVENTS * len(self.input) + sum(self.input) // self.steps.chunk
         while self.left and events < most:
             events += 1
-            if coming and coming[0][0] <= self.now:
+            if self.soonest <= self.now:
                 self.arrive()
             if waiting:
                 chunk = self.admitted()
                 if chunk:
                     self.mixed_step(chunk)
                 else:
-                    self.decode_steps(blocked=True)
+                    self.decode_steps(True)
             elif end_of:
-                self.decode_steps(blocked=False)
+                self.decode_steps(False)
             else:
-                self.now = max(self.now, coming[0][0])
+                self.now = max(self.now, self.soonest)
 
 
 def replay(
-    steps: Steps, asked: Requests, held: Room, users: int | None = None, request_s: float = 0.0
+    steps: Steps,
+    asked: Requests,
+    held: Room,
+    users: int | None = None,
+    request_s: float = 0.0,
+    needed: int | None = None,
 ) -> Replayed:
     """What each request meets on one replica.
 
     users: of a closed loop, whose first requests arrive as `asked` says and whose others are issued
     as the ones before end; else all arrive as it says. request_s: from the client to the engine.
+    needed: the replay ends when so many first requests have, all by default; times that others have
+    not reached are not numbers.
 
     The newest requests lose their cache where it is full, and their prompt and answer so far are
     computed again. A request too long for the whole cache runs alone.
     """
-    engine = Batching(steps, asked, held, users, request_s)
+    engine = Batching(steps, asked, held, users, request_s, needed)
     engine.run()
     issued, first, end = (np.array(v) for v in (engine.issued, engine.first, engine.end))
     queued = np.maximum(np.array(engine.taken) - issued - request_s, 0.0)

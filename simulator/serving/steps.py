@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,9 @@ FINE = 16  # sequences up to which every second number has its own row
 RATIO = 1.4  # between neighbours of a grid beyond that
 CONTEXTS = 4  # lengths between the shortest and the longest
 FEWEST = 16  # prompt tokens of the smallest chunk of a table, or those of a shorter prompt
+
+Line = tuple[tuple[float, float, float], ...]
+"""Pieces of a decode step: up to which context, then a and b of a + b x context [s]."""
 
 
 class Steps:
@@ -71,29 +75,29 @@ class Steps:
         self._added = np.maximum(added, 0.0).tolist()
         self._alone = _full(alone, shape[1:]).tolist()
         # pieces of both tables by the number of sequences, made where they are met first
-        self._lines: list[dict[float, tuple[float, ...]]] = [{} for _ in self.contexts]
+        self.lines: dict[float, Line] = {}
         self._planes: list[dict[float, tuple[float, ...]]] = [{} for _ in self.new]
-        self._last = len(self.contexts) - 1, len(self.new) - 1
+        self._last = len(self.new) - 1
 
     def decode(self, sequences: float, context: float) -> float:
         """Seconds of a decode step of so many sequences, of this mean context."""
-        j = bisect_right(self.contexts, context, 1, self._last[0]) - 1
-        start, wide, low, rise, high, rise_high, u = self._lines[j].get(sequences) or self._line(
-            sequences, j
-        )
-        v = (context - start) / wide
-        low += v * rise
-        return low + u * (high + v * rise_high - low)
+        for end, start, rise in self.lines.get(sequences) or self.line(sequences):
+            if context < end:
+                return start + rise * context
+        return math.nan  # a context that is no number
 
-    def _line(self, sequences: float, j: int) -> tuple[float, ...]:
-        """Of a decode step: where its interval of contexts starts and how wide it is, then, of the
-        two numbers of sequences around its own, a start and a rise each; its place between them.
-        """
+    def line(self, sequences: float) -> Line:
+        """Decode steps of so many sequences, piece by piece of their contexts."""
         i, u = _place(self.sequences, sequences)
         a, b = self._decode[i], self._decode[i + 1]
-        start, end = self.contexts[j], self.contexts[j + 1]
-        found = start, end - start, a[j], a[j + 1] - a[j], b[j], b[j + 1] - b[j], u
-        self._lines[j][sequences] = found
+        seconds = [low + u * (high - low) for low, high in zip(a, b, strict=True)]
+        pieces = []
+        for j in range(len(self.contexts) - 1):
+            start, end = self.contexts[j : j + 2]
+            rise = (seconds[j + 1] - seconds[j]) / (end - start)
+            pieces.append((end, seconds[j] - rise * start, rise))
+        pieces[-1] = (math.inf, *pieces[-1][1:])
+        found = self.lines[sequences] = tuple(pieces)
         return found
 
     def added(self, sequences: float, new: float, pairs: float) -> float:
@@ -101,34 +105,30 @@ class Steps:
 
         new: tokens of its prompts together. pairs: of these with those they look back on.
         """
-        prompts = max(new / self.typical, 1.0)
-        share = (pairs / new - new / prompts / 2) / self.cached[1]
-        j = bisect_right(self.new, new, 1, self._last[1]) - 1
-        start, wide, a, more_a, b, more_b, u, c, more_c, d, more_d = self._planes[j].get(
-            sequences
-        ) or self._plane(sequences, j)
-        v = (new - start) / wide
-        low = a + share * more_a
-        low += v * (b + share * more_b - low)
-        if u:
-            high = c + share * more_c
-            low += u * (high + v * (d + share * more_d - high) - low)
-        return max(low, 0.0)
+        typical = self.typical
+        behind = pairs / new - (new if new < typical else typical) / 2
+        j = bisect_right(self.new, new, 1, self._last) - 1
+        least, rise, deep, both = self._planes[j].get(sequences) or self._plane(sequences, j)
+        found = least + rise * new + behind * (deep + both * new)
+        return found if found > 0.0 else 0.0
 
     def _plane(self, sequences: float, j: int) -> tuple[float, ...]:
-        """Of a chunk: where its interval of new tokens starts and how wide it is, then of both ends
-        of it the seconds without cached tokens and what the most of them add: for the number of
-        sequences below its own, and, behind its place between the two, for the one above.
+        """Of a chunk in an interval of new tokens: its seconds as a + b n + c (d + e n), for n new
+        tokens and c cached ones before them; a, b, d and e.
         """
         tables, u = [self._alone, self._alone], 0.0
         if sequences >= 1:
             i, u = _place(self.few, sequences)
             tables = self._added[i : i + 2]
         below, above = (
-            [x for low, high in table[j : j + 2] for x in (low, high - low)] for table in tables
+            [x for low, high in table[j : j + 2] for x in (low, (high - low) / self.cached[1])]
+            for table in tables
         )
-        wide = self.new[j + 1] - self.new[j]
-        found = self._planes[j][sequences] = self.new[j], wide, *below, u, *above
+        first, deep, last, deeper = (a + u * (b - a) for a, b in zip(below, above, strict=True))
+        start, wide = self.new[j], self.new[j + 1] - self.new[j]
+        rise, more = (last - first) / wide, (deeper - deep) / wide
+        found = first - rise * start, rise, deep - more * start, more
+        self._planes[j][sequences] = found
         return found
 
 
