@@ -76,7 +76,8 @@ def serving(
     devices, tp, pp, ep, dp: number of devices, degrees of parallelism. dp with ep is data-parallel
         attention, without it replicas. Default: tensor parallelism within a node.
     weights, kv: formats of weights and cache: bf16, fp8, int4, nvfp4, q4_k_m ...
-    stack: serving software: "vllm" (default), "sglang", "trt-llm", "llama.cpp" ...
+    stack: serving software: "vllm", "sglang", "trt-llm", "llama.cpp" ...
+        Default: the usual one of the device.
     speculate, acceptance: tokens drafted per step, and the probability that one is kept.
     requests, seed: of the replay that percentiles come from.
     price_per_hour: USD per device-hour. Default: the median of public quotes.

@@ -59,7 +59,8 @@ def _devices(out: Console, why: str, names: Sequence[str]) -> None:
 
 
 def _head(out: Console, found: ServingChosen) -> None:
-    load, stack = found.asked.load, found.choices[0].forecast.stack
+    load = found.asked.load
+    stack = ", ".join(dict.fromkeys(c.forecast.stack for c in found.choices))
     title = f"{found.asked.model}: hardware for a server, {GOALS[found.objective]}"
     say(out, title, indent=0, style="bold")
     what = f"{digits(load.amount)} requests/s that arrive at random"

@@ -38,7 +38,7 @@ FITTED: dict[str, dict[str, float]] = {
     "trt-llm-2024": {"dispatch_s": 4e-6},
     "vllm-2023": {"dispatch_s": 60e-6},
     "llama.cpp-2024": {"gemv": 6.0, "dispatch_s": 27e-6, "products": 0.6},
-    "llama.cpp-metal": {"stream": 1.3},
+    "llama.cpp-metal": {"gemv": 7.0, "gemv_weights": 8.0, "stream": 1.3},
     "llama.cpp-cpu": {"dots": 0.1},
     "llama.cpp-rocm": {"products": 0.5, "attention": 0.4},
 }
@@ -79,7 +79,8 @@ def _step(s: Step, p: Profile) -> float:
             parts[name] = parts.get(name, 0.0) / p.products
         parts["attention"] = parts.get("attention", 0.0) / p.attention
     elif p.gemv and s.streamed:
-        parts["products"] = max(parts.get("products", 0.0) / p.stream, s.streamed / p.gemv)
+        least = s.streamed / p.gemv, s.counted / p.gemv_weights if p.gemv_weights else 0.0
+        parts["products"] = max(parts.get("products", 0.0) / p.stream, *least)
     elif s.streamed:
         parts["products"] = parts.get("products", 0.0) / p.stream
     exchanges = s.library

@@ -20,10 +20,12 @@ REFERENCE = {  # the system assumed for a device that is named without one
     "b100-sxm": "dgx-b200", "b300-sxm": "dgx-b300", "gb200": "gb200-nvl72", "gb300": "gb300-nvl72",
     "rubin": "vera-rubin-nvl72", "v100-sxm2-16gb": "dgx-1-v100", "v100-sxm2-32gb": "dgx-1-v100",
     "p100-sxm2": "dgx-1-p100", "mi250x": "frontier-node", "mi300x": "mi300x-platform",
-    "mi325x": "mi300x-platform", "mi350x": "mi355x-platform", "mi355x": "mi355x-platform",
+    "mi308x": "mi300x-platform", "mi325x": "mi300x-platform",
+    "mi350x": "mi355x-platform", "mi355x": "mi355x-platform",
     "mi455x": "helios-mi455x", "gaudi2": "gaudi2-server", "gaudi3": "gaudi3-server",
     "max-1550": "aurora-node", "trainium1": "aws-trn1", "trainium2": "aws-trn2",
-    "trainium3": "aws-trn3-ultraserver", "ascend-910b": "atlas-800t-a2",
+    "trainium3": "aws-trn3-ultraserver", "inferentia2": "aws-inf2",
+    "ascend-910b": "atlas-800t-a2",
     "ascend-910c": "cloudmatrix384", "tpu-v2": "tpu-v2-pod", "tpu-v3": "tpu-v3-pod",
     "tpu-v4": "tpu-v4-pod", "tpu-v5e": "tpu-v5e-pod", "tpu-v5p": "tpu-v5p-pod",
     "tpu-v6e": "tpu-v6e-pod", "tpu-v7": "tpu-v7-pod",
@@ -155,7 +157,8 @@ def _level(tier: Tier, bandwidth: float, device: Device, devices: int) -> tuple[
         if devices > 1 and size < full:
             shape = "x".join(str(length) for length, _ in axes)
             assumptions.append(f"slice of {shape} chips assumed")
-        return Level(tier.name, float(size), bandwidth, "torus", "torus", axes=axes), assumptions
+        section = tier.link if tier.link in collectives().networks else "torus"
+        return Level(tier.name, float(size), bandwidth, "torus", section, axes=axes), assumptions
     if size == full and devices > full and devices % full and full & (full - 1):
         whole = 2 ** int(np.log2(full))
         if devices % whole == 0:

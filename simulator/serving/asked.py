@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import msgspec
 
 from roofcast.hwdb.errors import BadInput, number_of
+from roofcast.hwdb.lookup import as_set
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
+from roofcast.simulator.serving.backends import stack_of
 from roofcast.simulator.serving.load import Load
-from roofcast.simulator.serving.profiles import profile
+from roofcast.simulator.serving.profiles import Profile, profile
 from roofcast.simulator.work.model import Model
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers")  # names in configurations
@@ -113,7 +115,12 @@ def degrees(asked: Serving) -> Degrees:
 
 def _by_layer(asked: Serving) -> bool:
     """Whether the software cuts a model layer by layer where no layout is given."""
-    return asked.stack is not None and profile(asked.stack).cut == "layer"
+    return software(asked).cut == "layer"
+
+
+def software(asked: Serving) -> Profile:
+    """The profile that serves on the device."""
+    return profile(stack_of(asked.stack, as_set(asked.device, asked.set)))
 
 
 def _stages(asked: Serving, devices: int) -> int:
@@ -128,8 +135,12 @@ def layers_of(model: Model) -> int | None:
     return next((n for n in found if isinstance(n, int)), None)
 
 
-def check_heads(model: Model, tp: int) -> None:
-    """Raises BadInput where the attention heads of a model are not cut over so many ranks."""
+def check_heads(model: Model, tp: int, of: Profile) -> None:
+    """Raises BadInput where the attention heads of a model are not cut over so many ranks, and the
+    software does not pad them.
+    """
+    if of.pads:
+        return
     heads = getattr(model.config, "num_attention_heads", None)
     if isinstance(heads, int) and heads > 0 and heads % tp:
         near = ", ".join(str(n) for n in divisors(heads) if n < 2 * tp)

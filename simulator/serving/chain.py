@@ -17,12 +17,13 @@ from roofcast.hwdb.records import Device
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, check_heads, degrees, layers_of
+from roofcast.simulator.serving.backends import stack_of
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.formats import fewer_bits
 from roofcast.simulator.serving.load import Load, Requests, crowded
 from roofcast.simulator.serving.means import WAVE, Mean, mean, most_of, too_many
-from roofcast.simulator.serving.profiles import elsewhere
+from roofcast.simulator.serving.profiles import elsewhere, profile
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.replay import Replayed, replay
 from roofcast.simulator.serving.result import ServingForecast
@@ -41,7 +42,6 @@ NEAR = (0.9, 0.95, 1.0, 1.05, 1.1)  # lengths of prompts, over their mean, whose
 # an answer; at a rate, places per decoding sequence, places
 BUSY, LONG, WIDE, MANY = 0.15, 50, 4.0, 64
 EVEN = 0.03  # and of TTFT by which the mean pass of a prompt differs from that of a mean one
-STACK = "vllm"
 
 
 def replica(asked: Serving, found: Model | None = None, shared: Shared | None = None) -> Replica:
@@ -54,7 +54,8 @@ def replica(asked: Serving, found: Model | None = None, shared: Shared | None = 
     cut = degrees(asked)
     spec, said = speculation(asked.speculate, asked.acceptance)
     at = Cut(cut.tp, cut.pp, cut.dp, cut.ep)
-    named = (asked.weights, asked.kv, asked.stack or STACK, asked.system)
+    stack = stack_of(asked.stack, device)
+    named = (asked.weights, asked.kv, stack, asked.system)
     names = (asked.model, asked.device, asked.stack or "", asked.system or "")
     if found is not None:
         server = _server(found, device, at, *named, shared)
@@ -65,8 +66,10 @@ def replica(asked: Serving, found: Model | None = None, shared: Shared | None = 
             asked.model, asked.device, tuple(sorted(asked.set.items())), at, *named
         )
     _check(server, asked, cut.ep)
-    told = () if asked.stack else (f"stack {STACK}: --stack gives another",)
-    default = (*told, *elsewhere(server.profile, device))
+    default = () if asked.stack else (f"stack {stack}: --stack gives another",)
+    if asked.stack and stack != asked.stack:
+        default = (f"stack {stack}: {asked.stack} as it runs on {device.id}",)
+    default = (*default, *elsewhere(server.profile, device))
     edits = ", ".join(f"{key}={value}" for key, value in asked.set.items())
     changed = (f"hypothetical: {device.id} with {edits}",) if edits else ()
     every = (*device.read_as, *changed, *default, *cut.said, *server.assumptions, *said)
@@ -90,7 +93,7 @@ def _server(
             f"{found.name} does not generate text; give a language model, or forecast one pass with"
             f" roofcast predict {found.name} --mode infer"
         )
-    check_heads(found, at.tp)
+    check_heads(found, at.tp, profile(stack))
     layers = layers_of(found)
     if layers is not None and at.pp > layers:
         raise BadInput(f"pp {at.pp}: more stages than the {layers} layers of {found.name}")

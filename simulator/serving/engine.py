@@ -19,7 +19,9 @@ from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.converted import copies, in_half, kept
+from roofcast.simulator.serving.cores import at_common_clock
 from roofcast.simulator.serving.experts import busiest, experts_met
+from roofcast.simulator.serving.programs import LIBRARY, Software, few_rows
 from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.grouped import STREAMS
 from roofcast.simulator.times.matmul import matmul
@@ -92,24 +94,6 @@ class Clocked(NamedTuple):
     more: np.ndarray | float = 0.0  # joules that take no time [kernels, points]
 
 
-class Software(NamedTuple):
-    """Kernels of an engine's software."""
-
-    gemv: float = 0.0  # bytes a clock and core of those that multiply a matrix by vectors; 0: as
-    # fast as memory
-    stream: float = 1.0  # their rate where memory limits, as a multiple of the formula's
-    grouped: float = 1.0  # rate of the products of experts, as a fraction of that of plain ones
-    fp4: float = 1.0  # share of the bandwidth of other formats that plain ones in fp4 reach
-    half: bool = False  # products by a library in fp16, whose operands are converted
-    vector: str = ""  # what runs on vector units, in fp32: bf16 (products), all (attention, too)
-    dots: float = 0.0  # of a CPU's int8 dot products that those of quantized weights reach; 0: a
-    # library multiplies
-    start: float = 0.0  # seconds to start a kernel on a CPU; 0: those of a fork and join
-
-
-LIBRARY = Software()  # kernels of a library, as they are
-
-
 class Engine:
     """A rank's forward on a device."""
 
@@ -154,10 +138,9 @@ class Engine:
         if product not in self._resolved:
             found = rates_of(self.device, computed_in(product, self.device))
             if self.device.kind == "cpu":
-                # weights are streamed once, by all cores: as a triad's operands, not as a net's;
-                # they lie as the kernels want them since they were loaded
-                own = found.rates._replace(measured=True, packs=False)
-                found = found._replace(rates=own)
+                # weights, packed when they were loaded, are streamed once, by all cores
+                own = at_common_clock(found.rates, self.device)
+                found = found._replace(rates=own._replace(measured=True, packs=False))
             self._resolved[product] = found
         return self._resolved[product]
 
@@ -190,6 +173,9 @@ class Engine:
             return rates
         if self.how.vector:
             return self._rates("fp32")[0]._replace(width=rates.width)
+        if self.how.int8:
+            rate = self.how.int8 * rates.vector
+            return rates._replace(matrix=rate, sustained=1.0, fed=1.0)
         return in_half(rates, self.c) if self.how.half else rates
 
     def _products(self, ks: Kinds, product: str, at: Point) -> Clocked:
@@ -251,7 +237,9 @@ class Engine:
                 found = np.where(m <= FEW, found / self.how.stream, found)
             found = found + copied
             if self.how.gemv and rates.kind == "gpu":
-                slow = moved / (self.how.gemv * rates.cores * rates.clock * clock)
+                slow = few_rows(n * k * batch, moved, self.how) / (
+                    rates.cores * rates.clock * clock
+                )
                 found = np.where(m <= FEW, np.maximum(found, slow), found)
             return found
 

@@ -31,6 +31,9 @@ def in_turn() -> Collectives:
     return msgspec.structs.replace(c, networks=c.networks | alone)
 
 
+ONE_HOP = ("switch", "mesh")  # topologies where a rank reads what any other holds
+
+
 class Links(NamedTuple):
     """The process groups of a replica."""
 
@@ -62,13 +65,14 @@ def alike(over: Links) -> tuple[object, ...]:
 
 def summed(bytes_: np.ndarray, group: Group, over: Links, c: Collectives) -> np.ndarray:
     """Seconds of a sum of `bytes_` over a group: the library's, or one step of the engine's own
-    kernel, in which every rank reads the parts of all others, on one switch.
+    kernel, in which every rank reads the parts of all others: on one switch, or where each pair
+    has a link (vllm-project/vllm, custom_all_reduce.py: NVLink, or xGMI of one hop between all).
 
         own = start + (n - 1) (hop + bytes / (share x bandwidth))
     """
     library = all_reduce(bytes_, group, over.fabric, c)
     level = over.fabric.levels[0]
-    if not np.isfinite(over.own_s) or level.topology != "switch" or float(group.nodes) > 1.0:
+    if not np.isfinite(over.own_s) or level.topology not in ONE_HOP or float(group.nodes) > 1.0:
         return library
     k, peers = c.networks[level.constants], group.size - 1.0
     own = over.own_s + peers * (k.hop + bytes_ / (k.share * level.bandwidth))

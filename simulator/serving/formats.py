@@ -83,6 +83,9 @@ def served(
     if formats.storage is not None and formats.storage.only and stack.startswith("llama.cpp"):
         formats = Formats(sixteen, IN_GGUF)
         said = ("mxfp4: weights of experts, other ones q8_0, as files of llama.cpp have them",)
+    if formats.storage is not None and device.kind == "cpu" and stack == "openvino":
+        # docs.openvino.ai, LLM inference on CPU: activations are quantized in groups as they come
+        formats = formats._replace(storage=formats.storage._replace(precision="int8"))
     if model is not None and model.storage is not None:
         formats = _of_checkpoint(formats, sixteen, weights is None and told.format != "bf16")
     if (cache or "").lower() == "fp8" and device.kind == "gpu" and not device.peak_flops.get("fp8"):

@@ -19,7 +19,8 @@ from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.asked import Level, Serving
-from roofcast.simulator.serving.chain import STACK, serve
+from roofcast.simulator.serving.backends import stack_of
+from roofcast.simulator.serving.chain import serve
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.needed import Need
 from roofcast.simulator.serving.pricing import Price
@@ -128,7 +129,7 @@ class Hardware:
         """What a layout needs for the load; None where it does not hold the model."""
         self.layouts += 1
         least = self._weights(way) / way.size
-        stack = profile(way.asked.stack or STACK)
+        stack = profile(stack_of(way.asked.stack, way.offer.device))
         usable = (1.0 if stack.of_free else stack.memory_use) * self._capacity(way.offer)
         if least >= usable:
             gib = 2.0**30
@@ -147,7 +148,9 @@ class Hardware:
     def _weights(self, way: Way) -> float:
         """Bytes of all weights in the formats of a layout: each device holds its share at least."""
         device, a = way.offer.device, way.asked
-        formats = served(a.weights, a.kv, device, self.model, a.stack or STACK).formats
+        formats = served(
+            a.weights, a.kv, device, self.model, stack_of(way.asked.stack, way.offer.device)
+        ).formats
         made = traced(self.model, "decode", formats, ALONE)
         return float(sum(w.size * w.count * WIDTH[w.dtype] for w in made.weights))
 

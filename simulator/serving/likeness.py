@@ -22,7 +22,14 @@ MEASURED, RELATIVE, OTHER, IMAGINED = "measured", "relative", "other", "imagined
 ORDER = (MEASURED, RELATIVE, OTHER, IMAGINED)
 # how edits of a device begin that leave the time of its steps, or are settings of a built one
 SAME_TIME = ("memory.capacity ", "memory.usable ", "price.", "power.cap ")
-LOCAL = ("llama.cpp", "exllama", "transformers")  # how the names of such profiles begin
+LOCAL = (
+    "llama.cpp",
+    "exllama",
+    "transformers",
+    "mlx",
+    "mlc",
+    "openvino",
+)  # how the names of such profiles begin
 
 
 class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -122,7 +122,7 @@ def decoding(of: Laid, sequences: ArrayLike, context: ArrayLike) -> Pass:
     rows = np.maximum(b / over, 1.0)
     local = np.maximum(rows / d.dp, 1.0)
     at, engine = Point(local, local, rows), of.engines["decode"]
-    looking = _looking(of, engine, local, np.ones_like(local), looks)
+    looking = _looking(of, engine, local, np.ones_like(local), of.profile.looks * looks)
 
     def whole(spent: Sequence[Spent]) -> Spending:
         every = _sum(spent[0], looking.of(spent[1]))
@@ -210,7 +210,8 @@ def _mixed(
     made = np.maximum((b + n) / d.dp, 1.0)
     at = Point(np.minimum(made, local / parts), local / parts, rows / parts)
     own = np.maximum(n / d.dp, 1.0)
-    one = _looking(of, of.engines["decode"], b / d.dp, np.ones_like(b), looks)
+    seen = of.profile.looks * looks
+    one = _looking(of, of.engines["decode"], b / d.dp, np.ones_like(b), seen)
     other = _looking(of, engine, own, np.maximum(tokens / n, 2.0), before)
 
     def whole(spent: Sequence[Spent]) -> Spending:

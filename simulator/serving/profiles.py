@@ -13,6 +13,7 @@ import msgspec
 from roofcast.hwdb.errors import BadInput, listed, unknown
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.strict import checked, load
+from roofcast.simulator.serving.backends import usual
 
 HERE = Path(__file__).parent / "stacks"
 ALSO = {"trt-llm": "tensorrtllm", "transformers-generate": "transformers"}
@@ -30,9 +31,11 @@ MEANING = {  # of what a profile sets
     "expert_s": "seconds per layer of experts beyond its kernels: rows sorted and aligned",
     "ahead": "launches run ahead of the device, and hide behind it",
     "gemv": "bytes per clock and core that its matrix-vector kernels stream; 0: as memory does",
+    "gemv_weights": "weights per clock and core that they multiply at most; 0: no limit",
     "stream": "rate at which they stream where memory limits, over a triad's of unknown devices",
     "score_bytes": "bytes moved per score by attention that is not fused; 0: it is fused",
     "half": "products of prompts by a library that adds up in fp16; their operands are converted",
+    "int8": "FLOP per FLOP of the vector units of its own int8 products of prompts; 0: it has none",
     "absorbed": "latent attention of prompts, too, is over the latents as the cache holds them",
     "vector": "weights whose products run on the vector units: bf16 (not quantized ones), all",
     "dots": "share of a CPU's int8 dot products that products of quantized weights reach; 0: none",
@@ -46,6 +49,8 @@ MEANING = {  # of what a profile sets
     "micro_batch": "tokens of a prompt that run at once; 0: all of a chunk",
     "makers": "makers of the devices that it runs on, cpu for all CPUs; none: of all",
     "cut": "how a model is cut over devices by default: tensor, or layer by layer",
+    "looks": "tokens over which a decode step computes attention, per token in the cache",
+    "pads": "heads and columns are padded so that they divide among the cores of all devices",
     "evicts": "a sequence holds cache for what it has; false: for its whole length from its start",
     "kv": "format of the cache where none is asked for; model: 16 bits",
     "memory_use": "share of a device's memory that it uses",
@@ -80,9 +85,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fp4: Share = 1.0
     ahead: bool = True
     gemv: Positive = 0.0
+    gemv_weights: Positive = 0.0
     stream: Positive = 1.0
     score_bytes: Positive = 0.0
     half: bool = False
+    int8: Positive = 0.0
     absorbed: bool = False
     vector: str = ""
     dots: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.0
@@ -96,6 +103,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     micro_batch: int = 0
     makers: tuple[str, ...] = ()
     cut: str = "tensor"
+    looks: Annotated[float, msgspec.Meta(ge=1.0, le=4.0)] = 1.0
+    pads: bool = False
     evicts: bool = True
     kv: str = "model"
     memory_use: Share = 0.9
@@ -137,7 +146,8 @@ def elsewhere(of: Profile, device: Device) -> tuple[str, ...]:
         return ()
     fit = [name for name in names() if maker in profile(name).makers]
     alike = [name for name in fit if name.split("-")[0] == of.name.split("-")[0]]
-    hint = f"; --stack {min(alike or fit, key=len)} is" if fit else ""
+    best = min(alike, key=len, default=None) or usual(device)
+    hint = f"; --stack {best} is" if best in fit else ""
     makers = "CPUs" if maker == "cpu" else f"devices of {maker}"
     return (f"stack {of.name} is not for {makers}: times are as if it ran there{hint}",)
 

@@ -7,7 +7,13 @@ from roofcast.simulator.models.released import released_in, told_of
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.storage import Storage
 
-NO_FP8 = ("llama.cpp", "exllama")  # how stacks begin whose files have no such type
+NO_FP8 = (
+    "llama.cpp",
+    "exllama",
+    "mlx",
+    "mlc",
+    "openvino",
+)  # how stacks begin whose files have no such type
 
 
 class Release(NamedTuple):

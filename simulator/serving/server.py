@@ -20,12 +20,14 @@ from roofcast.simulator.models import catalog
 from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.serving.cache import Cached, cached
-from roofcast.simulator.serving.engine import Engine, Software
+from roofcast.simulator.serving.engine import Engine
 from roofcast.simulator.serving.exchange import links
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.likeness import likeness
+from roofcast.simulator.serving.padded import padded
 from roofcast.simulator.serving.passes import PASSES, Pass, Spending, timed
 from roofcast.simulator.serving.profiles import Profile, profile
+from roofcast.simulator.serving.programs import Software
 from roofcast.simulator.serving.released import names_of
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.traces import traced
@@ -73,6 +75,8 @@ class Server:
         self.device = hwdb.device(device) if isinstance(device, str) else device
         self.profile = profile(stack) if isinstance(stack, str) else stack
         self.degrees, self.shared = degrees, shared
+        if self.profile.pads and degrees.tp > 1:
+            self.model = padded(self.model, degrees.tp * int(self.device.cores or 1))
         self.likeness = likeness(self.profile.name, self.device)
         self.devices = degrees.tp * degrees.pp * degrees.dp
         cache = self._kv(kv, names_of(weights, self.model, self.profile.name))
@@ -81,9 +85,9 @@ class Server:
         self._system = system
         self._passes: dict[tuple[ArrayLike, ...], tuple[tuple[object, ...], Spending]] = {}
         fabric = self.fabric_of(self.devices)
-        own = self.profile.sum_s or np.inf
+        own = self.profile.sum_s if self.device.kind == "gpu" else 0.0
         to_experts = self.profile.to_experts
-        self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp, own, to_experts)
+        self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp, own or np.inf, to_experts)
         self.engines = {phase: self._engine(phase) for phase in ("decode", "prefill")}
         decode, prefill = self.engines["decode"], self.engines["prefill"]
         self.cache: Cached = cached(decode.forward, self.formats.cache)
@@ -127,8 +131,13 @@ class Server:
         sixteen = precision(formats.precision).activations
         narrow = formats.storage is not None or sixteen != "bf16"
         vector = "" if p.vector == "bf16" and narrow else p.vector
-        half, dots = p.half and phase == "prefill", p.dots if formats.storage else 0.0
-        how = Software(p.gemv, p.stream, p.grouped, p.fp4, half, vector, dots, p.start_s)
+        stored = formats.storage is not None
+        int8 = p.int8 if stored and phase == "prefill" else 0.0
+        half = p.half and phase == "prefill" and not int8
+        how = Software(
+            p.gemv, p.gemv_weights, p.stream, p.grouped, p.fp4, half, int8, vector,
+            p.dots if stored else 0.0, p.start_s,
+        )  # fmt: skip
         if self.shared is not None:
             return self.shared.engine(made, self.device, sixteen, how, self.degrees.ep)
         return Engine(made, self.device, sixteen, how=how, ranks=self.degrees.ep)

@@ -13,7 +13,7 @@ import msgspec
 from roofcast.hwdb.errors import BadInput, number_of
 from roofcast.hwdb.records import Device
 from roofcast.simulator.parallel.layout import divisors
-from roofcast.simulator.serving.asked import Serving, check_heads
+from roofcast.simulator.serving.asked import Serving, check_heads, software
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.traces import traced
 from roofcast.simulator.work.generation import Formats
@@ -105,7 +105,7 @@ def candidates(asked: Serving, model: Model, devices: int) -> list[Serving]:
     experts = has_experts(model)
     if asked.ep is not None and asked.ep > 1 and not experts:
         raise BadInput(f"ep {asked.ep}: {model.name} has no experts; leave ep out")
-    check_heads(model, asked.tp or 1)
+    check_heads(model, asked.tp or 1, software(asked))
     ways = shapes(asked, devices, experts)
     if not ways:
         given = [

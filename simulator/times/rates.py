@@ -35,6 +35,9 @@ VECTOR_SHARE = 16.0  # 16-bit matrix rate over vector rate, where the latter is 
 EXP_SHARE = 8.0  # vector rate over rate of special functions, off GPUs
 # of a tile of 256 x 128: matmul.footprint is the edge of a wave of such tiles, as a fraction
 TILE_ELEMENTS = 32768.0
+# multiprocessors of the smallest chip to which that fraction was fitted, A100; with the rule of a
+# wave, an L4 would have half of the best product that was measured on it
+FEWEST_CORES = 108.0
 # formats of matrix units -> their share in [matmul] of kernels.toml
 ON_MATRIX_UNITS = {
     "bf16": "sustained", "int8": "sustained", "fp8": "sustained_fp8", "fp4": "sustained_fp4",
@@ -283,7 +286,9 @@ def _private(device: Device) -> tuple[float, float]:
     return HALF * float(cache.capacity), float(cache.bandwidth)
 
 
-def _footprint(device: Device, own: constants.Family, cores: float, c: constants.Kernels) -> float:
+def _footprint(
+    device: Device, own: constants.Family, cores: float, stream: float, c: constants.Kernels
+) -> float:
     """Edge of the block of C that is computed from operands on chip [elements]; infinite where
     kernels are persistent and cores share what they load (clusters).
     """
@@ -291,7 +296,13 @@ def _footprint(device: Device, own: constants.Family, cores: float, c: constants
         return np.inf
     if device.core != "SM":
         return c.matmul.footprint_flat
-    return c.matmul.footprint * float(np.sqrt(cores * TILE_ELEMENTS))
+    edge = c.matmul.footprint * float(np.sqrt(max(cores, FEWEST_CORES) * TILE_ELEMENTS))
+    best, sixteen = device.achieved.get("matmul_bf16"), device.peak_flops.get("bf16")
+    if cores < FEWEST_CORES and best and sixteen:
+        # operands come as fast as the best product that was measured needs them
+        bandwidth = c.matmul.stream * stream * float(device.memory.bandwidth)
+        edge = max(edge, WIDTH["bf16"] * float(best * sixteen) / bandwidth)
+    return edge
 
 
 def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> Resolved:
@@ -311,6 +322,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
     gpu = device.kind == "gpu"
     exp = float(device.achieved.get("exp") or vector / EXP_SHARE)
     held, private = _private(device)
+    stream = _stream(device, own, general)
     rates = Rates(
         kind=device.kind,
         format=name,
@@ -321,10 +333,10 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         vector=vector,
         special=per_clock * cores * clock if gpu else exp,
         bandwidth=float(device.memory.bandwidth),
-        stream=_stream(device, own, general),
+        stream=stream,
         cores=cores,
         clock=clock,
-        footprint=_footprint(device, own, cores, c),
+        footprint=_footprint(device, own, cores, stream, c),
         feed=sustained * float(sixteen) if sixteen and tensor else VECTOR_FEED * vector,
         batched_tile=own.batched_tile.value if own.batched_tile else 1.0,
         tensor=tensor,

@@ -42,6 +42,7 @@ class Step(NamedTuple):
     layers: float  # with experts
     prompt: bool
     streamed: float  # bytes of products per clock and core of the device [s at 1 byte]
+    counted: float  # weights of products per clock and core of the device [s at 1 weight]
     dotted: float  # seconds of a CPU's int8 dot products at the rate of its vector units
 
 
@@ -100,13 +101,15 @@ def _step(
     device, few = server.device, phase == "decode" and rows <= FEW
     clocks = float(device.cores or 1.0) * float(device.clock or device.base_clock or 1e9)
     bytes_ = sum(k.count * k.weights for k in made.launches if k.kind == "matmul")
-    streamed = bytes_ / clocks if few and device.kind == "gpu" else 0.0
+    weights = sum(k.count * k.shape[2] * k.shape[3] for k in made.launches if k.kind == "matmul")
+    own_kernels = few and device.kind == "gpu"
+    streamed, counted = (x / clocks if own_kernels else 0.0 for x in (bytes_, weights))
     dotted = times * _dotted(server, phase, rows)
     layers = sum(k.count for k in made.launches if k.kind == "expert_matmul") / 2.0
     layers = 0.0 if server.fused_experts else layers
     return Step(
         weight, seconds, library, own, sums, launches, rows, times * layers, phase == "prefill",
-        streamed, dotted,
+        streamed, counted, dotted,
     )  # fmt: skip
 
 

@@ -15,8 +15,8 @@ from roofcast.scenarios.measured.cells import LARGEST, LEAST, Row
 from roofcast.scenarios.measured.serving.protocols import Protocol, looked_back, protocol
 from roofcast.scenarios.measured.serving.rows import Ran, ran, turns
 from roofcast.scenarios.measured.serving.separate import POOLS, dealt, separate, served, two
+from roofcast.simulator.serving.backends import STACK
 from roofcast.simulator.serving.capacity import Room, room
-from roofcast.simulator.serving.chain import STACK
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load, Requests
 from roofcast.simulator.serving.means import Mean, mean

@@ -14,6 +14,7 @@ import msgspec
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.models import catalog
+from roofcast.simulator.serving.backends import on
 from roofcast.simulator.serving.profiles import profile
 from roofcast.simulator.serving.server import Degrees, Server
 from roofcast.simulator.work.model import Model
@@ -26,8 +27,8 @@ _GGUF = re.compile(
 _AT_ONCE = re.compile(r"\b(?:n_)?ubatch (\d+)\b")
 _SIZES = {"medium": "m", "small": "s", "large": "l"}
 NEUTRAL: dict[str, float] = {
-    "seq_s": 0.0, "step_s": 0.0, "dispatch_s": 0.0, "sum_s": 0.0, "gemv": 0.0, "products": 1.0,
-    "attention": 1.0, "stream": 1.0, "expert_s": 0.0,
+    "seq_s": 0.0, "step_s": 0.0, "dispatch_s": 0.0, "sum_s": 0.0, "gemv": 0.0,
+    "gemv_weights": 0.0, "products": 1.0, "attention": 1.0, "stream": 1.0, "expert_s": 0.0,
 }  # fmt: skip
 UNSTATED = ("", "unstated")
 
@@ -59,6 +60,7 @@ def ran(row: Mapping[str, str]) -> Ran:
     if stack is None:
         raise BadInput(f"engine {row['engine']}: no profile")
     stack = found_in("drivers", f"{stack} {row['notes']}") or stack
+    stack = on(stack, hwdb.device(device))
     degrees, replicas = degrees_of(row, share)
     at_once = _AT_ONCE.search(row["notes"].lower())
     micro = int(at_once[1]) if at_once else 0

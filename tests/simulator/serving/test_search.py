@@ -156,7 +156,7 @@ def choice_of(load):
 
 
 def brute_force(asked, level, goal):
-    """Every layout of every device, and every number of replicas from one upwards."""
+    """Every layout of every device, and every number of replicas; the least from which all hold."""
     every = Hardware(asked, ON, Wanted(), goal, level)
     best = {}
     for of in every.offers.values():
@@ -171,8 +171,9 @@ def brute_force(asked, level, goal):
                     rate = asked.load.amount / n
                     return rate <= HIGHEST * curve.highest and curve.worst(rate)[0] <= 1.0
 
-            n = next((n for n in range(1, MOST + 1) if holds(n)), None)
-            if n is not None:
+            # from which on: replays of few requests may miss a level with one replica more
+            n = next((n + 1 for n in range(MOST, 0, -1) if not holds(n)), 1)
+            if n <= MOST:
                 value = every.value(of, n * way.size)
                 best[of.device.id] = min(best.get(of.device.id, value), value)
     return best
