@@ -48,6 +48,8 @@ MEANING = {  # of what a profile sets
     "memory_use": "share of a device's memory that it uses",
     "of_free": "a share of what weights and runtime leave, that is; false: of the whole",
     "most_sequences": "sequences that it runs at once; 0: no limit",
+    "graphs": "sequences for which a decode step was captured, rising: one of more than the first"
+    " is padded to the next; none: to a few more at most",
     "runtime_bytes": "device memory of the context, libraries and workspaces",
     "logit_bytes": "device memory per logit of all sequences at once, reserved for sampling",
     "rank_bytes": "device memory for collectives where tensors are cut over ranks",
@@ -97,6 +99,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_use: Share = 0.9
     of_free: bool = False
     most_sequences: int = 0
+    graphs: tuple[int, ...] = ()
     runtime_bytes: Positive = 2e9
     logit_bytes: Positive = 0.0
     rank_bytes: Positive = 0.0
