@@ -70,13 +70,16 @@ def attention(
         matrix_rate = rates.attention * rates.matrix / rates.cores
         matrix = 4.0 * np.ceil(head_dim / PADDED) * PADDED * scores / matrix_rate
         special = w.special * scores / (rates.special / rates.cores)
-        start = (w.start + blocks_of_a_core * w.tile) / rates.clock
+        beside = np.where(block > SHORT, 0.0, blocks_of_a_core - 1.0)
+        start = (w.start + (blocks_of_a_core - beside) * w.tile) / rates.clock
     else:
         scores = batch * heads * blocks * block * visited
         matrix = 4.0 * head_dim * scores / (rates.attention * rates.matrix)
         special = w.special * scores / rates.special
         start = cpu_start(rates, c) if rates.kind == "cpu" else np.asarray(c.systolic.start)
     compute, width = np.hypot(matrix, special), np.asarray(width_bytes)
+    if rates.kind == "gpu":
+        compute = compute + beside * w.tile / rates.clock
     moved = width * (2.0 * rows + 2.0 * columns)
     if backward:
         compute = compute * (2.5 / w.backward)
