@@ -19,7 +19,7 @@ from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.converted import copies, in_half, kept
-from roofcast.simulator.serving.experts import busiest, experts_met
+from roofcast.simulator.serving.experts import blocked, busiest, experts_met
 from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.grouped import STREAMS
 from roofcast.simulator.times.matmul import matmul
@@ -105,6 +105,7 @@ class Software(NamedTuple):
     dots: float = 0.0  # of a CPU's int8 dot products that those of quantized weights reach; 0: a
     # library multiplies
     start: float = 0.0  # seconds to start a kernel on a CPU; 0: those of a fork and join
+    aligned: int = 0  # rows to which products of experts in 8 bits pad those of each; 0: to a tile
 
 
 LIBRARY = Software()  # kernels of a library, as they are
@@ -133,6 +134,7 @@ class Engine:
             )
         self.forward, self.device, self.how = forward, device, how
         self.sixteen, self.above, self.held = sixteen, busiest(ranks), kept(device)
+        self.ranks = float(ranks)
         self.board = board_of(device, self.c.power)
         self.clock = clocks(self.c.power) if self.board else np.ones(1)
         groups: dict[tuple[str, str], list[Launch]] = {}
@@ -220,11 +222,27 @@ class Engine:
         weights = hit / experts * ks.weights
         width = max(rates.width, WIDTH.get(product, 4))
         stored = np.minimum(weights / (hit * n * k), width)
+        traffic = weights + moved
         sizes = (rows / np.maximum(hit, 1e-30), n + 0 * hit, k + 0 * hit, hit)
+        plain = self._multiplied(sizes, width, traffic, stored)
+        seconds: Seconds = lambda rates, *at: plain(self._grouped(rates), *at)
+        if self.how.aligned:
+            block = float(self.how.aligned)
+            filled = blocked(self.ranks * rows, experts, block)
+            scale = filled / np.maximum(rows, 1e-30)
+            matrix, traffic = matrix * scale, weights + moved * scale
+            stored = np.minimum(weights * block / (filled * n * k), width)
+            sizes = (block + 0 * filled, sizes[1], sizes[2], filled / block)
+            whole = self._multiplied(sizes, width, traffic, stored)
+            slow = seconds
+            # what grouped products take beyond plain ones is of rows that are, not of all
+            seconds = lambda *at: whole(*at) + np.maximum(slow(*at) - plain(*at), 0.0)
+        return self._clocked(ks, seconds, rates, (matrix, vector, traffic), "experts")
+
+    def _grouped(self, rates: Rates) -> Rates:
+        """Rates of products of experts."""
         slower = self.how.grouped
-        rates = rates._replace(sustained=slower * rates.sustained, feed=slower * rates.feed)
-        seconds = self._multiplied(sizes, width, weights + moved, stored)
-        return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "experts")
+        return rates._replace(sustained=slower * rates.sustained, feed=slower * rates.feed)
 
     def _multiplied(
         self, sizes: tuple[np.ndarray, ...], width: float, traffic: np.ndarray, stored: np.ndarray

@@ -25,6 +25,8 @@ MEANING = {  # of what a profile sets
     "sum_s": "seconds to start its own one-step sum over ranks on a switch; 0: it has none",
     "grouped": "rate of the products of experts where they limit, as a fraction of plain ones'",
     "fp4": "share of the bandwidth of other formats that products in fp4 with few rows reach",
+    "aligned": "rows to which products of experts in 8 bits pad those of each expert; 0: to a tile",
+    "aligned_below": "ranks that an expert is cut over, below which they do; 0: however many",
     "expert_s": "seconds per layer of experts beyond its kernels: rows sorted and aligned",
     "ahead": "launches run ahead of the device, and hide behind it",
     "gemv": "bytes per clock and core that its matrix-vector kernels stream; 0: as memory does",
@@ -74,6 +76,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step_s: Positive = 0.0
     dispatch_s: Positive = 0.0
     sum_s: Positive = 0.0
+    aligned: Annotated[int, msgspec.Meta(ge=0)] = 0
+    aligned_below: Annotated[int, msgspec.Meta(ge=0)] = 0
     expert_s: Positive = 0.0
     grouped: Share = 1.0
     fp4: Share = 1.0

@@ -16,6 +16,7 @@ from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device, System
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.models import catalog
+from roofcast.simulator.models.released import in_blocks
 from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.serving.cache import Cached, cached
@@ -122,7 +123,9 @@ class Server:
         narrow = formats.storage is not None or sixteen != "bf16"
         vector = "" if p.vector == "bf16" and narrow else p.vector
         half, dots = p.half and phase == "prefill", p.dots if formats.storage else 0.0
-        how = Software(p.gemv, p.stream, p.grouped, p.fp4, half, vector, dots, p.start_s)
+        few = not p.aligned_below or self.parallel.etp < p.aligned_below
+        aligned = p.aligned if few and formats.precision == "fp8" and in_blocks(self.model) else 0
+        how = Software(p.gemv, p.stream, p.grouped, p.fp4, half, vector, dots, p.start_s, aligned)
         if self.shared is not None:
             return self.shared.engine(made, self.device, sixteen, how, self.degrees.ep)
         return Engine(made, self.device, sixteen, how=how, ranks=self.degrees.ep)
