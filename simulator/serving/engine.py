@@ -30,6 +30,7 @@ from roofcast.simulator.times.stream import class_of, stream
 from roofcast.simulator.work.generation import Forward, Launch
 
 DOTS = 4.0  # products of int8 by vector units, per one of fp32: VNNI, SDOT
+HEIGHT = 128.0  # rows of a tile, each of which widens the weights that it multiplies
 FEW = 8.0  # rows up to which software multiplies a matrix by vectors
 PARTS = ("products", "experts", "attention", "streams")
 
@@ -105,6 +106,8 @@ class Software(NamedTuple):
     dots: float = 0.0  # of a CPU's int8 dot products that those of quantized weights reach; 0: a
     # library multiplies
     start: float = 0.0  # seconds to start a kernel on a CPU; 0: those of a fork and join
+    converts: float = 0.0  # instructions to widen an element of a weight; 0: as a library does it
+    gathers: bool = False  # ranks that share experts have the tokens of all, and choose their own
     aligned: int = 0  # rows to which products of experts in 8 bits pad those of each; 0: to a tile
 
 
@@ -268,6 +271,10 @@ class Engine:
             if self.how.stream != 1.0:
                 found = np.where(m <= FEW, found / self.how.stream, found)
             found = found + copied
+            if self.how.converts and rates.kind == "gpu":
+                lanes = 0.5 * rates.vector * clock  # instructions per second: a lane's do two FLOP
+                again = np.where(stored < width, np.ceil(m / HEIGHT), 0.0)
+                found = found + self.how.converts * batch * n * k * again / lanes
             if self.how.gemv and rates.kind == "gpu":
                 slow = moved / (self.how.gemv * rates.cores * rates.clock * clock)
                 found = np.where(m <= FEW, np.maximum(found, slow), found)
@@ -277,7 +284,12 @@ class Engine:
 
     def _streams(self, ks: Kinds, at: Point) -> Clocked:
         rates = self._rates("fp32")[0]
-        vector, special, moved = (ks.at(field, at) for field in ("vector", "special", "moved"))
+        sizes = [ks.at(field, at) for field in ("vector", "special", "moved")]
+        if self.how.gathers:
+            mine = np.array([[k.op == "experts"] for k in ks.launches])
+            scale = np.where(mine, at.everywhere / np.maximum(at.tokens, 1e-30), 1.0)
+            sizes = [scale * size for size in sizes]
+        vector, special, moved = sizes
         points = moved.shape[1]
         own = class_of(ks.classes, self.c).of(np.repeat(np.arange(len(ks.classes)), points))
 

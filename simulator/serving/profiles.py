@@ -25,6 +25,7 @@ MEANING = {  # of what a profile sets
     "sum_s": "seconds to start its own one-step sum over ranks on a switch; 0: it has none",
     "grouped": "rate of the products of experts where they limit, as a fraction of plain ones'",
     "fp4": "share of the bandwidth of other formats that products in fp4 with few rows reach",
+    "converts": "instructions to widen an element of an mxfp4 weight that is multiplied in 16 bits",
     "aligned": "rows to which products of experts in 8 bits pad those of each expert; 0: to a tile",
     "aligned_below": "ranks that an expert is cut over, below which they do; 0: however many",
     "expert_s": "seconds per layer of experts beyond its kernels: rows sorted and aligned",
@@ -76,6 +77,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step_s: Positive = 0.0
     dispatch_s: Positive = 0.0
     sum_s: Positive = 0.0
+    converts: Positive = 0.0
     aligned: Annotated[int, msgspec.Meta(ge=0)] = 0
     aligned_below: Annotated[int, msgspec.Meta(ge=0)] = 0
     expert_s: Positive = 0.0

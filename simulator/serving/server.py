@@ -125,7 +125,11 @@ class Server:
         half, dots = p.half and phase == "prefill", p.dots if formats.storage else 0.0
         few = not p.aligned_below or self.parallel.etp < p.aligned_below
         aligned = p.aligned if few and formats.precision == "fp8" and in_blocks(self.model) else 0
-        how = Software(p.gemv, p.stream, p.grouped, p.fp4, half, vector, dots, p.start_s, aligned)
+        how = Software(
+            p.gemv, p.stream, p.grouped, p.fp4, half, vector, dots, p.start_s,
+            p.converts if self.formats.widened else 0.0,
+            self.degrees.dp > 1 and not p.to_experts, aligned,
+        )  # fmt: skip
         if self.shared is not None:
             return self.shared.engine(made, self.device, sixteen, how, self.degrees.ep)
         return Engine(made, self.device, sixteen, how=how, ranks=self.degrees.ep)
