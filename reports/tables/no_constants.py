@@ -38,7 +38,7 @@ NO_CONSTANTS = {
         for name in names.split()
     },
     "simulator.serving.server.ALONE": "one device",
-    "simulator.serving.engine.LIBRARY": "no factor at all",
+    "simulator.serving.kinds.LIBRARY": "no factor at all",
     "simulator.serving.converted.FP16": "bytes of an element",
     "simulator.serving.converted.FP32": "bytes of an element",
     "simulator.times.matmul.FED": "a unit: FLOP of a column of a tile per byte of its operands",

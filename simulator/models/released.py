@@ -29,7 +29,7 @@ def in_blocks(model: Model) -> bool:
     """Whether the fp8 weights of a model have a scale per block of a matrix."""
     stored = model.storage
     if stored is not None:
-        return stored.precision == "fp8" and stored.scheme.rows > 1
+        return stored.precision == "fp8" and (stored.scheme.rows or 1) > 1
     return model.family in IN_BLOCKS
 
 

@@ -20,8 +20,8 @@ from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.converted import copies, in_half, kept
 from roofcast.simulator.serving.experts import blocked, busiest, experts_met
+from roofcast.simulator.serving.kinds import LIBRARY, Kinds, Point, Software, Spent
 from roofcast.simulator.times.attention import SHORT, attention
-from roofcast.simulator.times.grouped import STREAMS
 from roofcast.simulator.times.matmul import matmul
 from roofcast.simulator.times.power import Energy, at_clocks, board_of, clocks, held_from
 from roofcast.simulator.times.rates import Rates
@@ -33,47 +33,6 @@ DOTS = 4.0  # products of int8 by vector units, per one of fp32: VNNI, SDOT
 HEIGHT = 128.0  # rows of a tile, each of which widens the weights that it multiplies
 FEW = 8.0  # rows up to which software multiplies a matrix by vectors
 PARTS = ("products", "experts", "attention", "streams")
-
-
-class Spent(NamedTuple):
-    """Of each part of a forward, for every point: {part: array}."""
-
-    seconds: dict[str, np.ndarray]
-    joules: dict[str, np.ndarray]
-
-
-class Point(NamedTuple):
-    """Sizes of forwards, arrays of one shape [points]."""
-
-    sequences: np.ndarray  # of this rank, whose last token has logits
-    tokens: np.ndarray  # new ones of this rank
-    everywhere: np.ndarray  # new tokens of all ranks that share the experts
-
-
-class Kinds:
-    """Kernels that are computed in one call, with their sizes in arrays [kernels, 1]."""
-
-    def __init__(self, launches: list[Launch]) -> None:
-        self.launches = launches
-        self.count = np.array([k.count for k in launches], dtype=float)  # [kernels]
-        self.weights = np.array([[float(k.weights)] for k in launches])
-        self._entries: dict[int, np.ndarray] = {}
-        self.classes = [STREAMS[k.kind][0] if k.kind in STREAMS else k.kind for k in launches]
-        self._sizes = {
-            field: np.array([getattr(k, field) for k in launches]).T[:, :, None]
-            for field in ("rows", "matrix", "vector", "special", "moved")
-        }
-
-    def size(self, place: int) -> np.ndarray:
-        """An entry of their shapes."""
-        if place not in self._entries:
-            self._entries[place] = np.array([[float(k.shape[place])] for k in self.launches])
-        return self._entries[place]
-
-    def at(self, field: str, point: Point) -> np.ndarray:
-        """A size at points [kernels, points]."""
-        a, b, c = self._sizes[field]
-        return np.maximum(a + b * point.sequences + c * point.tokens, 0.0)
 
 
 Seconds = Callable[[Rates, np.ndarray, Any], np.ndarray]
@@ -91,27 +50,6 @@ class Clocked(NamedTuple):
     count: np.ndarray  # type: ignore[assignment]  # [kernels]
     part: str
     more: np.ndarray | float = 0.0  # joules that take no time [kernels, points]
-
-
-class Software(NamedTuple):
-    """Kernels of an engine's software."""
-
-    gemv: float = 0.0  # bytes a clock and core of those that multiply a matrix by vectors; 0: as
-    # fast as memory
-    stream: float = 1.0  # their rate where memory limits, as a multiple of the formula's
-    grouped: float = 1.0  # rate of the products of experts, as a fraction of that of plain ones
-    fp4: float = 1.0  # share of the bandwidth of other formats that plain ones in fp4 reach
-    half: bool = False  # products by a library in fp16, whose operands are converted
-    vector: str = ""  # what runs on vector units, in fp32: bf16 (products), all (attention, too)
-    dots: float = 0.0  # of a CPU's int8 dot products that those of quantized weights reach; 0: a
-    # library multiplies
-    start: float = 0.0  # seconds to start a kernel on a CPU; 0: those of a fork and join
-    converts: float = 0.0  # instructions to widen an element of a weight; 0: as a library does it
-    gathers: bool = False  # ranks that share experts have the tokens of all, and choose their own
-    aligned: int = 0  # rows to which products of experts in 8 bits pad those of each; 0: to a tile
-
-
-LIBRARY = Software()  # kernels of a library, as they are
 
 
 class Engine:
@@ -227,20 +165,28 @@ class Engine:
         stored = np.minimum(weights / (hit * n * k), width)
         traffic = weights + moved
         sizes = (rows / np.maximum(hit, 1e-30), n + 0 * hit, k + 0 * hit, hit)
-        plain = self._multiplied(sizes, width, traffic, stored)
-        seconds: Seconds = lambda rates, *at: plain(self._grouped(rates), *at)
-        if self.how.aligned:
-            block = float(self.how.aligned)
-            filled = blocked(self.ranks * rows, experts, block)
-            scale = filled / np.maximum(rows, 1e-30)
-            matrix, traffic = matrix * scale, weights + moved * scale
-            stored = np.minimum(weights * block / (filled * n * k), width)
-            sizes = (block + 0 * filled, sizes[1], sizes[2], filled / block)
-            whole = self._multiplied(sizes, width, traffic, stored)
-            slow = seconds
-            # what grouped products take beyond plain ones is of rows that are, not of all
-            seconds = lambda *at: whole(*at) + np.maximum(slow(*at) - plain(*at), 0.0)
-        return self._clocked(ks, seconds, rates, (matrix, vector, traffic), "experts")
+        plain = self._multiplied(sizes, width, traffic, stored, spread=True)
+        if not self.how.aligned:
+
+            def grouped(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
+                return plain(self._grouped(rates), places, clock)
+
+            work = matrix, vector, traffic
+            return self._clocked(ks, grouped, rates, work, "experts")
+        block = float(self.how.aligned)
+        filled = blocked(self.ranks * rows, experts, block)
+        scale = filled / np.maximum(rows, 1e-30)
+        matrix, traffic = matrix * scale, weights + moved * scale
+        stored = np.minimum(weights * block / (filled * n * k), width)
+        sizes = (block + 0 * filled, sizes[1], sizes[2], filled / block)
+        whole = self._multiplied(sizes, width, traffic, stored)
+
+        def aligned(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
+            """What grouped products take beyond plain ones is of the rows that are, not of all."""
+            slow, own = (plain(r, places, clock) for r in (self._grouped(rates), rates))
+            return whole(rates, places, clock) + np.maximum(slow - own, 0.0)
+
+        return self._clocked(ks, aligned, rates, (matrix, vector, traffic), "experts")
 
     def _grouped(self, rates: Rates) -> Rates:
         """Rates of products of experts."""
@@ -248,9 +194,14 @@ class Engine:
         return rates._replace(sustained=slower * rates.sustained, feed=slower * rates.feed)
 
     def _multiplied(
-        self, sizes: tuple[np.ndarray, ...], width: float, traffic: np.ndarray, stored: np.ndarray
+        self,
+        sizes: tuple[np.ndarray, ...],
+        width: float,
+        traffic: np.ndarray,
+        stored: np.ndarray,
+        spread: bool = False,
     ) -> Seconds:
-        """Seconds of products."""
+        """Seconds of products; spread: of experts, whose rows differ."""
         shape = sizes[0].shape
         flat = [_spread(x, shape).ravel() for x in (*sizes, traffic, stored)]
 
@@ -266,7 +217,7 @@ class Engine:
                 rates = rates._replace(footprint=footprint)
             found = matmul(
                 m, n, k, batch, width, max(width, 2.0), rates, self.c, moved=moved, few=True,
-                held=stored, clock=clock,
+                held=stored, clock=clock, spread=spread,
             )  # fmt: skip
             if self.how.stream != 1.0:
                 found = np.where(m <= FEW, found / self.how.stream, found)

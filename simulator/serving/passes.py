@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import kernels
 from roofcast.hwdb.tuples import NamedTuple
-from roofcast.simulator.serving.engine import Engine, Point, Spent
+from roofcast.simulator.serving.engine import Engine
 from roofcast.simulator.serving.exchange import Links, alike, between_stages, exchanges, in_turn
 from roofcast.simulator.serving.formats import Served
+from roofcast.simulator.serving.kinds import Point, Spent
 from roofcast.simulator.serving.profiles import Profile
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.work.generation import Forward

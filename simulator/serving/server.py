@@ -20,9 +20,10 @@ from roofcast.simulator.models.released import in_blocks
 from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.serving.cache import Cached, cached
-from roofcast.simulator.serving.engine import Engine, Software
+from roofcast.simulator.serving.engine import Engine
 from roofcast.simulator.serving.exchange import links
 from roofcast.simulator.serving.formats import served
+from roofcast.simulator.serving.kinds import Software
 from roofcast.simulator.serving.likeness import likeness
 from roofcast.simulator.serving.passes import PASSES, Pass, Spending, timed
 from roofcast.simulator.serving.profiles import Profile, profile

@@ -37,9 +37,10 @@ def _up(value: float, steps: tuple[tuple[float, int], ...]) -> int:
     return step * math.ceil(value / step)
 
 
-def benched(server: Server, held: float, new: int, out: int) -> Server:
-    """The server with these limits, of each rank; graphs larger than its most sequences are
-    captured for as many as those (pyexecutor/model_engine.py: _filter_cuda_graph_batch_sizes).
+def benched(server: Server, held: float, new: int, out: int) -> tuple[Server, int]:
+    """The server with these limits, of each rank, and the most sequences of all. Graphs of more
+    than those of a rank are captured for as many (pyexecutor/model_engine.py:
+    _filter_cuda_graph_batch_sizes).
     """
     most, tokens = limits(held, new, out)
     top = min(most, tokens)
@@ -48,4 +49,4 @@ def benched(server: Server, held: float, new: int, out: int) -> Server:
     found.profile = msgspec.structs.replace(server.profile, graphs=graphs)
     ranks = server.degrees.dp
     found.most_sequences, found.chunk_tokens = most * ranks, tokens * ranks
-    return found
+    return found, most * ranks

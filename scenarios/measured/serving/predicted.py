@@ -75,10 +75,9 @@ def predict(row: Row, at: Ran, server: Server) -> Predicted:
     held = roomy(server, room(server, load.input_len, load.input_len + load.output_len), at)
     run = protocol(row)
     if run.bench:
-        held = held._replace(limit=2**30)
-        most = held.sequences(load.input_len + load.output_len)
-        server = benched(server, most, load.input_len, load.output_len)
-        held = held._replace(limit=server.most_sequences)
+        all_ = held._replace(limit=2**30).sequences(load.input_len + load.output_len)
+        server, most = benched(server, all_, load.input_len, load.output_len)
+        held = held._replace(limit=most)
     if steady:
         return _steady(server, load, at, run)
     if run.processes:  # as servers have them whose API is a process of its own

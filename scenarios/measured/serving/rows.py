@@ -133,9 +133,10 @@ def _undone(row: Mapping[str, str]) -> Mapping[str, str]:
     within 1 % of those of rows with so many times fewer devices and attention cut over them (tp 4,
     ep 4 on 4 H100 for 16; tp 2 on B200); in fp4 there is no such pair, and rows stay as they are.
     """
-    times = int(float(row["dp"] or 1))
-    named = row["source_name"].startswith("InferenceX") and "vllm" in row["engine"].lower()
-    if not named or times == 1 or row["w_prec"].lower() != "fp8":
+    if not row.get("source_name", "").startswith("InferenceX"):
+        return row
+    times = int(float(row.get("dp") or 1))
+    if times == 1 or "vllm" not in row["engine"].lower() or row["w_prec"].lower() != "fp8":
         return row
     ep = int(float(row["ep"] or 1))
     devices = int(row["n_devices"]) // times
