@@ -72,7 +72,7 @@ def attention(
         beside = np.where(block > SHORT, 0.0, blocks_of_a_core - 1.0) * w.tile / rates.clock
         start = (w.start + blocks_of_a_core * w.tile) / rates.clock - beside
     else:
-        scores, beside = batch * heads * blocks * block * visited, 0.0
+        scores, beside = batch * heads * blocks * block * visited, np.zeros(())
         matrix = 4.0 * head_dim * scores / (rates.attention * rates.matrix)
         special = w.special * scores / rates.special
         start = cpu_start(rates, c) if rates.kind == "cpu" else np.asarray(c.systolic.start)
