@@ -6,8 +6,8 @@ Models, devices, layouts, software, lengths, instances and loads are drawn; for 
 and end to end the share of draws within 5 %, the worst, and the error of replays themselves: twice
 the standard error of their mean over seeds. Forecasts are those of a single load: mean values, or,
 where these do not hold, those of one replay, which is compared with replays of other seeds.
---means: mean values everywhere, as tables and searches have them; --closed: only where a single
-load has mean values. --rows prints every draw.
+--means: mean values in closed form everywhere, as searches rank layouts by them; --closed: only
+where a forecast has them. --rows prints every draw.
 """
 
 import argparse
@@ -122,7 +122,7 @@ def draw_one(random: Random, kind: str, wanted: str = "") -> Row | None:
     if mean.use >= BELOW or (doubt and wanted == "closed"):
         return None
     told = mean
-    if doubt and wanted != "means":
+    if (doubt or kind == "rate") and wanted != "means":
         seen = one_pool._replayed(of, load, held, mean, None)
         told = one_pool._followed(of, load, held, mean, seen)  # type: ignore[arg-type]
     samples = replays(load, lambda at: one_pool._replayed(of, at, held, mean, None))

@@ -168,7 +168,7 @@ def _forecasts(given: dict[str, Any]) -> list[ServingForecast]:
         return [forecast(_asked(given, load), trace)]
     amounts = given[kind] if isinstance(given[kind], tuple) else (given[kind],)
     asked_each = [_asked(given, _of(given, kind, amount)) for amount in amounts]
-    return [forecast(asked, replays=len(asked_each) == 1) for asked in asked_each]
+    return [forecast(asked, replays=True if len(asked_each) == 1 else None) for asked in asked_each]
 
 
 def _engines(given: dict[str, Any]) -> tuple[Any, Any, Any]:

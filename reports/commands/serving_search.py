@@ -79,7 +79,9 @@ def command(
     from roofcast.reports.files import check_target
     from roofcast.reports.tables.serving_search import rows_of
     from roofcast.reports.tables.written import check_table, write_table
+    from roofcast.simulator.serving.chain import serve
     from roofcast.simulator.serving.search import search
+    from roofcast.simulator.serving.settled import settled
     from roofcast.simulator.serving.slo import level
 
     if path is not None:
@@ -99,19 +101,20 @@ def command(
             raise BadInput("--disaggregated: give one --on, and no --plot")
         _splits(asked, on[0], concurrency, goal, wanted, top, path, as_json)
         return
-    found = search(asked, list(dict.fromkeys(on)), concurrency, goal, wanted)
+    every = search(asked, list(dict.fromkeys(on)), concurrency, goal, wanted)
+    found, shown = settled(every, lambda f, i: serve(f.asked_of(i), replays=None), top)
     if path is not None:
-        write_table(rows_of(found, range(len(found.layout))), path)
+        write_table(rows_of(found, shown, range(len(found.layout))), path)
     if plot is not None:
         from roofcast.reports.pictures.serving_front import draw
 
-        draw(found, plot)
+        draw(every, plot)
     if as_json:
-        print_json(_json(found, top))
+        print_json(_json(found, shown))
         return
     from roofcast.reports.pages.serving_search import print_found
 
-    print_found(found, top)
+    print_found(found, shown)
 
 
 def _splits(
@@ -127,11 +130,14 @@ def _splits(
     """Search, write and print splits into two pools."""
     from roofcast.reports.pages.serving_splits import print_splits, rows_of
     from roofcast.reports.tables.written import write_table
+    from roofcast.simulator.serving.pools.chain import serve
     from roofcast.simulator.serving.pools.search import search
+    from roofcast.simulator.serving.settled import settled
 
-    found = search(asked, device, users, goal, level)
+    every = search(asked, device, users, goal, level)
+    found, shown = settled(every, lambda f, i: serve(f.asked_of(i), replays=None), top)
     if path is not None:
-        write_table(rows_of(found, range(len(found.layout))), path)
+        write_table(rows_of(found, shown, range(len(found.layout))), path)
     if as_json:
         print_json(
             {
@@ -139,17 +145,17 @@ def _splits(
                 "devices": asked.devices,
                 "splits": len(found.splits),
                 "forecasts": len(found.layout),
-                "best": rows_of(found, found.best(top)),
-                "front": rows_of(found, found.front()),
+                "best": rows_of(found, shown, shown.best),
+                "front": rows_of(found, shown, shown.whole),
                 "reasons": found.reasons,
                 "assumptions": found.assumptions,
             }
         )
         return
-    print_splits(found, top)
+    print_splits(found, shown)
 
 
-def _json(found: Any, top: int) -> dict[str, Any]:
+def _json(found: Any, shown: Any) -> dict[str, Any]:
     """What --json prints."""
     from roofcast.reports.tables.serving_search import rows_of
 
@@ -164,7 +170,7 @@ def _json(found: Any, top: int) -> dict[str, Any]:
         "forecasts": len(found.layout),
         "reasons": found.reasons,
         "left_out": found.left_out,
-        "best": rows_of(found, found.best(top)),
-        "front": rows_of(found, found.front()),
+        "best": rows_of(found, shown, shown.best),
+        "front": rows_of(found, shown, shown.whole),
         "assumptions": found.assumptions,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from roofcast.reports.console import (
@@ -28,6 +29,7 @@ WORDS = {  # of parts of a step
     "draft": "drafts of tokens",
 }
 _MIXED = 1.1  # TPOT over a decode step from which on the page says what is between
+REPLAYED = re.compile(r"(?:means and )?percentiles of ([\d,]+) (replayed requests.*)")
 TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("E2E", "e2e_s"))
 LEGEND = (
     "TTFT: to the first token; TPOT: per output token after it; E2E: to the last token; 80 %"
@@ -350,8 +352,22 @@ def print_table(found: Sequence[ServingForecast]) -> None:
         if first.price_said:
             say(out, first.price_said[0], style="dim")
         section(out, "Assumed")
-        for each in dict.fromkeys(line for f in found for line in f.assumptions):
+        for each in _assumed(found):
             say(out, each, first="- ")
+
+
+def _assumed(found: Sequence[ServingForecast]) -> list[str]:
+    """Assumptions of all rows; replays that differ in the number of requests alone in one line."""
+    lines: dict[str, list[int]] = {}
+    for line in (line for f in found for line in f.assumptions):
+        counted = REPLAYED.match(line)
+        text = f"means of # {counted[2]}" if counted else line
+        lines.setdefault(text, []).append(int(counted[1].replace(",", "")) if counted else 0)
+    ranges = {text: sorted({min(of), max(of)}) for text, of in lines.items()}
+    return [
+        text.replace("#", " to ".join(f"{n:,}" for n in of)) if of[-1] else text
+        for text, of in ranges.items()
+    ]
 
 
 def _unit(f: ServingForecast) -> str:

@@ -13,12 +13,12 @@ from roofcast.reports.tables.serving_search import cache_of, weights_of
 from roofcast.simulator.serving.asked import Serving
 from roofcast.simulator.serving.formats import fewer_bits
 from roofcast.simulator.serving.search import LIMITED, Found
+from roofcast.simulator.serving.settled import Shown
 
-_SHOWN_FRONT = 10
 _SHOWN_REASONS = 6
 CLOSED = (
-    "closed loops: each user has one request under way; mean values, for which a single load has"
-    " those of a replay"
+    "closed loops: each user has one request under way; layouts are ranked by mean values in closed"
+    " form, and rows that are shown have the means of a replay"
 )
 WORDS = {
     "throughput": "output tokens/s per device",
@@ -42,17 +42,17 @@ MEANING = {
 }
 
 
-def print_found(found: Found, top: int) -> None:
+def print_found(found: Found, shown: Shown) -> None:
     """Print the best layouts, the front, and what was refused."""
     with page() as out:
         _head(out, found)
-        best = found.best(top)
+        best = shown.best
         if best:
             several = "each at its best number of users"
             section(out, f"Best by {WORDS[found.goal]}, {several}")
             _notes(out, found, _table(out, found, best))
             say(out, serving_line(found, best[0]), first="the first alone: ")
-            _front(out, found)
+            _front(out, found, shown)
         else:
             _nothing(out, found)
         refused(out, found.reasons, found.left_out)
@@ -174,19 +174,18 @@ def more_options(a: Serving) -> list[str]:
     return words
 
 
-def _front(out: Console, found: Found) -> None:
+def _front(out: Console, found: Found, shown: Shown) -> None:
     """Rows that no other beats in throughput per device and in speed per user."""
-    every = found.front()
-    if len(every) < 2:
+    if len(shown.front) < 2:
         return
-    count = min(len(every), _SHOWN_FRONT)
-    shown = [every[round(k * (len(every) - 1) / (count - 1))] for k in range(count)]
+    every, some = len(shown.whole), len(shown.front)
+    part = f", {some} of them shown" if some < every else ""
     section(
         out,
-        f"Throughput per device against speed per user: {len(every)} rows that no other beats in"
-        " both",
+        f"Throughput per device against speed per user: {every} rows that no other beats in"
+        f" both{part}",
     )
-    _table(out, found, shown)
+    _table(out, found, shown.front)
 
 
 def _nothing(out: Console, found: Found) -> None:

@@ -10,9 +10,10 @@ from roofcast.reports.console import Justify, fitted_table, page, say, section, 
 from roofcast.reports.format import money, rate, seconds
 from roofcast.reports.pages.serving_search import CLOSED, WORDS, refused
 from roofcast.reports.parts import Console
+from roofcast.reports.tables.serving_search import means_of
 from roofcast.simulator.serving.pools.search import FoundSplits, Side, bound
+from roofcast.simulator.serving.settled import Shown
 
-_SHOWN_FRONT = 10
 COLUMNS: list[tuple[str, Justify]] = [
     ("prefill", "left"), ("decode", "left"), ("formats", "left"), ("users", "right"),
     ("per device", "right"), ("80 % interval", "right"), ("per user", "right"), ("TTFT", "right"),
@@ -22,7 +23,7 @@ SPARE = ("TPOT", "80 % interval", "$/M out")
 LEFT_OUT = ("different devices for the two pools; roofcast serving --prefill-on forecasts them",)
 
 
-def print_splits(found: FoundSplits, top: int) -> None:
+def print_splits(found: FoundSplits, shown: Shown) -> None:
     """Print the best splits, the front, and what was refused."""
     a = found.asked
     device = found.splits[0].decode.of.device.id
@@ -38,17 +39,16 @@ def print_splits(found: FoundSplits, top: int) -> None:
         if found.level is not None:
             limits = ", ".join(f"{n} {1000 * v:g} ms" for n, v in found.level.limits.items())
             say(out, f"{int(found.holds.sum()):,} of them hold {limits} in the mean")
-        best = found.best(top)
+        best = shown.best
         if best:
             section(out, f"Best by {WORDS[found.goal]}, each at its best number of users")
             _table(out, found, best)
             say(out, command_line(found, best[0]), first="the first alone: ")
             section(out, "Front: no other row has both more per device and more per user")
-            front = found.front()
-            step = max(-(-len(front) // _SHOWN_FRONT), 1)
-            _table(out, found, front[::step])
-            if step > 1:
-                say(out, f"{len(front[::step])} of {len(front)} rows; -o writes all", style="dim")
+            _table(out, found, shown.front)
+            if len(shown.front) < len(shown.whole):
+                every = len(shown.whole)
+                say(out, f"{len(shown.front)} of {every} rows; -o writes all", style="dim")
         else:
             say(out, "no split holds the service level under any number of users", style="bold red")
         refused(out, found.reasons, LEFT_OUT)
@@ -126,9 +126,9 @@ def command_line(found: FoundSplits, i: int) -> str:
     return shlex.join(words)
 
 
-def rows_of(found: FoundSplits, rows: Sequence[int]) -> list[dict[str, Any]]:
+def rows_of(found: FoundSplits, shown: Shown, rows: Sequence[int]) -> list[dict[str, Any]]:
     """Rows in SI units, for --json and -o."""
-    table = []
+    table, replayed = [], set(shown.replayed)
     for i in rows:
         s = found.splits[int(found.layout[i])]
         row: dict[str, Any] = {"model": found.asked.model, "device": s.decode.of.device.id}
@@ -141,5 +141,6 @@ def rows_of(found: FoundSplits, rows: Sequence[int]) -> list[dict[str, Any]]:
         asked = s.decode.of.asked
         row |= {"weights": asked.weights, "kv": asked.kv}
         numbers = {name: float(values[i]) for name, values in found.rows.items() if name != "binds"}
-        table.append(row | numbers | {"binds": bound(found, i)})
+        more = {"binds": bound(found, i), "means": means_of(i in replayed)}
+        table.append(row | numbers | more)
     return table

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from roofcast.simulator.serving.search import Found
+from roofcast.simulator.serving.settled import Shown
 
 FIRST = ("amount",)
 
 
-def rows_of(found: Found, indices: Iterable[int]) -> list[dict[str, Any]]:
+def rows_of(found: Found, shown: Shown, indices: Iterable[int]) -> list[dict[str, Any]]:
     """A row for each of these forecasts of a search, in SI units and USD."""
-    front = set(found.front())
+    front, replayed = set(shown.whole), set(shown.replayed)
     holds = found.holds
     named = [_layout(found, i) for i in range(len(found.layouts))]
     columns = {name: values.tolist() for name, values in found.rows.items()}
@@ -22,11 +23,16 @@ def rows_of(found: Found, indices: Iterable[int]) -> list[dict[str, Any]]:
     for i in indices:
         values = {name: _known(column[i]) for name, column in columns.items()}
         users = values.pop("amount")
-        more = {"on_front": i in front}
+        more: dict[str, Any] = {"on_front": i in front, "means": means_of(i in replayed)}
         if found.level is not None:
             more["holds_slo"] = bool(holds[i])
         rows.append({**named[of[i]], "users": users, **values, **more})
     return rows
+
+
+def means_of(replayed: bool) -> str:
+    """What the mean values of a row are from."""
+    return "replay" if replayed else "closed form"
 
 
 def _layout(found: Found, i: int) -> dict[str, Any]:

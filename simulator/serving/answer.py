@@ -324,7 +324,7 @@ def replay_said(load: Load, met: Sample, doubt: str = "") -> str:
     filled = (
         ", sent while the system is as full as this load keeps it" if load.kind == "rate" else ""
     )
-    why = f"; {doubt}" if what != "percentiles" else ""
+    why = f"; {doubt}" if doubt and what != "percentiles" else ""
     return f"{of}{filled}{lengths}{why}"
 
 

@@ -33,12 +33,14 @@ from roofcast.simulator.serving.speculation import Speculation, speculation
 from roofcast.simulator.serving.steps import Steps
 from roofcast.simulator.work.model import Model
 
-REPLAYED, MOST_REPLAYED = 2000, 20000
-FEWEST, FEWEST_MEANS = 200, 500  # of a closed loop; where its means are those of the replay
-PER_USER = 10
+REPLAYED, MOST_REPLAYED = 400, 20000
+FEWEST, FEWEST_MEANS = 200, 400  # of a closed loop; where its means are those of the replay
+PER_USER = 5
+NEAR = (0.9, 0.95, 1.0, 1.05, 1.1)  # lengths of prompts, over their mean, whose passes are timed
 # where mean values are taken in closed form: share of the time that prompts take at most, tokens of
 # an answer; at a rate, places per decoding sequence, places
 BUSY, LONG, WIDE, MANY = 0.15, 50, 4.0, 64
+EVEN = 0.03  # and of TTFT by which the mean pass of a prompt differs from that of a mean one
 STACK = "vllm"
 
 
@@ -143,12 +145,14 @@ def share_of(load: Load, replicas: int) -> Load:
     return msgspec.structs.replace(load, amount=part, requests=counted)
 
 
-def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -> ServingForecast:
+def serve(
+    asked: Serving, trace: Requests | None = None, replays: bool | None = True
+) -> ServingForecast:
     """The forecast of a model served under a load.
 
     trace: the requests of a trace, whose load is `of_trace`. replays: with percentiles, from a
-    replay of requests; without, mean values alone, in a tenth of the time. Where these do not hold,
-    the means are those of the replay; a rate is replayed there in any case.
+    replay of requests; False: mean values alone, but for a rate where these do not hold; None: a
+    replay where they do not, whose means the forecast then has.
     Raises BadInput or UnknownName: one line that says what is wrong.
     """
     of = replica(asked)
@@ -157,7 +161,8 @@ def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -
     load = share_of(asked.load, of.cut.replicas)
     found = _means(of, load, held)
     doubt = doubts(of, load, held, found)
-    replays = replays or (load.kind == "rate" and bool(doubt))
+    if replays is None or load.kind == "rate":
+        replays = replays or bool(doubt)
     met = _replayed(of, load, held, found, trace) if replays else None
     if met is not None and (doubt or load.kind in ("rate", "trace")):
         met = met._replace(means=True)
@@ -225,8 +230,27 @@ def doubts(of: Replica, load: Load, held: Room, found: Mean) -> str:
         f"answers have fewer than {LONG} tokens": load.output_len < LONG,
         "a step takes less than two prompts": 2 * load.new > of.server.chunk_tokens,
         "places are few": few,
+        "passes of prompts of nearly one length differ by tiles": (
+            _uneven(of.server, load) * found.prefill > EVEN * found.ttft
+        ),
     }
     return next((name for name, there in why.items() if there), "")
+
+
+def _uneven(server: Server, load: Load) -> float:
+    """By how much the passes of prompts of the lengths of a load differ in the mean from that of
+    the mean length, as a share of it; 0 where all have one length, or take several chunks.
+    """
+    if not load.spread or load.new > server.chunk_tokens:
+        return 0.0
+    return _remembered_uneven(server, load.new, load.hit)
+
+
+@functools.lru_cache(maxsize=64)
+def _remembered_uneven(server: Server, new: int, hit: int) -> float:
+    """The same, made once."""
+    passes = np.asarray(server.prefill(1.0, new * np.array(NEAR), hit), float)
+    return abs(float(passes.mean() / passes[NEAR.index(1.0)]) - 1.0)
 
 
 def _followed(of: Replica, load: Load, held: Room, found: Mean, met: Sample) -> Mean:
@@ -258,7 +282,7 @@ def count(load: Load, use: float = 0.0, means: bool = False) -> int:
     if load.kind == "concurrency":
         fewest = FEWEST_MEANS if means else FEWEST
         return int(min(max(PER_USER * load.amount, fewest), MOST_REPLAYED))
-    return int(min(max(REPLAYED / 4 / max(1.0 - use, 0.01), REPLAYED), MOST_REPLAYED))
+    return int(min(REPLAYED / max(1.0 - use, 0.01), MOST_REPLAYED))
 
 
 def steps_of(of: Replica, load: Load, held: Room, longest: float) -> Steps:
@@ -272,7 +296,8 @@ def _remembered_steps(
     server: Server, most: int, longest: float, typical: float, spec: Speculation
 ) -> Steps:
     """Tables of steps, made once."""
-    return Steps(server, most, longest, typical, spec)
+    near = [typical * share for share in NEAR]
+    return Steps(server, most, longest, typical, spec, near)
 
 
 def _replayed(
@@ -290,14 +315,15 @@ def _replayed(
     if load.kind not in ("concurrency", "rate"):
         return None
     steps = steps_of(of, load, held, (1 + load.spread) * (load.input_len + load.output_len))
+
+    def run(sent: Requests, users: int | None, needed: int) -> Replayed:
+        return replay(steps, sent, held, users, way, needed)
+
+    own, doubt = load.requests is None, bool(doubts(of, load, held, found))
     if load.kind == "rate":
         there = found.requests_per_s * found.e2e
-        return at_rate(steps, load, count(load, found.use), held, there, way)
-    number = count(load, means=bool(doubts(of, load, held, found)))
-    first = load.amount / number if load.requests else WAVE
+        return at_rate(load, count(load, found.use), there, run, doubt and own)
+    number = count(load, means=doubt)
+    first = WAVE if own else load.amount / number
     share = first if load.amount > 1 else 0.0
-
-    def run(sent: Requests, users: int) -> Replayed:
-        return replay(steps, sent, held, users, way)
-
-    return in_loop(load, number, min(share, 1.0), found.e2e, run)
+    return in_loop(load, number, min(share, 1.0), found.e2e, run, doubt and own)

@@ -25,5 +25,5 @@ def front(asked: Serving) -> list[ServingForecast]:
     for users in numbers:
         amount = float(users * of.cut.replicas)
         load = msgspec.structs.replace(asked.load, kind="concurrency", amount=amount)
-        found.append(serve(msgspec.structs.replace(asked, load=load), replays=False))
+        found.append(serve(msgspec.structs.replace(asked, load=load), replays=None))
     return found

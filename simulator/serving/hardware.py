@@ -19,12 +19,13 @@ from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.asked import Level, Serving
-from roofcast.simulator.serving.chain import STACK
+from roofcast.simulator.serving.chain import STACK, serve
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.needed import Need
 from roofcast.simulator.serving.pricing import Price
 from roofcast.simulator.serving.profiles import profile
 from roofcast.simulator.serving.remember import Shared
+from roofcast.simulator.serving.result import ServingForecast
 from roofcast.simulator.serving.search import Refused
 from roofcast.simulator.serving.space import candidates, check_formats, has_experts
 from roofcast.simulator.serving.traces import traced
@@ -32,6 +33,7 @@ from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.traced import ALONE
 
 GOALS = ("cost", "devices")
+TIES = 4  # layouts of one price that are told apart by replays
 NODES = (2, 4, 8)  # of one replica, where no part of a node and no node holds the model
 
 
@@ -204,10 +206,36 @@ class Hardware:
             if name in found:
                 continue
             if point.counted:
-                found[name] = point
+                found[name] = self._best_of(point, queue)
             elif (sharper := self._next(point)) is not None:
                 heapq.heappush(queue, sharper)
         return sorted(found.values())[:top]
+
+    def _best_of(self, point: Point, queue: Sequence[Point]) -> Point:
+        """Of layouts of one device and price that hold a number of users, the one that serves best
+        as it is told; they are ranked by mean values, which a replay may change.
+        """
+        name, asked = point.way.offer.device.id, self.asked.load
+        ties = [p for p in queue if p.counted and p.value == point.value]
+        alike = sorted([point, *(p for p in ties if p.way.offer.device.id == name)])[:TIES]
+        if asked.kind != "concurrency" or len(alike) == 1:
+            return point
+        every = [(p, self.told(p)) for p in alike]
+        kept = [(p, f) for p, f in every if self._holds(f)] or every[:1]
+        return max(kept, key=lambda each: each[1].output_tokens_per_s)[0]
+
+    def _holds(self, told: ServingForecast) -> bool:
+        """Whether mean times are within the level."""
+        limits = self.level.limits if self.level is not None else {}
+        return all(getattr(told, f"{name}_s").mean <= most for name, most in limits.items())
+
+    def told(self, point: Point) -> ServingForecast:
+        """The forecast of a point under the load that is asked for."""
+        way, of = point.way, point.way.offer
+        rent = of.rent.median if of.rent is not None else None
+        devices = point.replicas * way.size
+        at = msgspec.structs.replace(way.asked, devices=devices, price_per_hour=rent)
+        return serve(at, replays=True if self.asked.load.kind == "rate" else None)
 
     def _nodes(self, of: Offer) -> list[int]:
         """Numbers of nodes of one replica where no node holds the model: none of desktops."""

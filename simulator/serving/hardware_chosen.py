@@ -12,7 +12,6 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.market import Summary
 from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.serving.asked import Level, Serving
-from roofcast.simulator.serving.chain import serve
 from roofcast.simulator.serving.hardware import Hardware, Point
 from roofcast.simulator.serving.likeness import bases
 from roofcast.simulator.serving.needed import MOST
@@ -156,9 +155,7 @@ def _choice(found: Hardware, point: Point) -> ServingChoice:
     """A point as it is shown, with its forecast."""
     way, n, of = point.way, point.replicas, point.way.offer
     devices = n * way.size
-    rent = of.rent.median if of.rent is not None else None
-    at = msgspec.structs.replace(way.asked, devices=devices, price_per_hour=rent)
-    forecast = serve(at, replays=found.asked.load.kind == "rate")
+    forecast = found.told(point)
     price = of.purchase if found.wanted.buy else of.rent
     capacity = of.device.memory.limit
     return ServingChoice(

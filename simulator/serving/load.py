@@ -85,14 +85,24 @@ class Requests(NamedTuple):
     cached: np.ndarray  # tokens of the prompts that are in the cache already
 
 
-def requests(load: Load, count: int) -> Requests:
-    """`count` requests of a load, the same for the same seed."""
-    random = np.random.default_rng(load.seed)
+def requests(load: Load, count: int, draw: int = 0) -> Requests:
+    """`count` requests of a load, the same for the same seed and draw.
+
+    Lengths, and times between arrivals, are drawn one from each of `count` equally probable parts
+    of their distribution, in random order (stratified sampling): a replay of 600 such requests
+    knows its mean values as well as one of 1,200 independent ones.
+    """
+    random = np.random.default_rng((load.seed, draw))
+
+    def evenly() -> np.ndarray:
+        """From 0 to 1."""
+        return np.asarray((random.permutation(count) + random.random(count)) / count)
+
     lengths = [
-        np.maximum(np.rint(mean * random.uniform(1 - load.spread, 1 + load.spread, count)), 1)
+        np.maximum(np.rint(mean * (1.0 + load.spread * (2.0 * evenly() - 1.0))), 1)
         for mean in (load.input_len, load.output_len)
     ]
-    gaps = random.exponential(1.0 / load.amount, count) if load.kind == "rate" else np.zeros(count)
+    gaps = -np.log1p(-evenly()) / load.amount if load.kind == "rate" else np.zeros(count)
     cached = np.minimum(np.floor(load.cached * lengths[0]), lengths[0] - 1)
     return Requests(np.cumsum(gaps), *(v.astype(np.int64) for v in (*lengths, cached)))
 

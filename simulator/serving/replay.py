@@ -45,7 +45,13 @@ class Batching:
     """One replica in the course of a replay."""
 
     def __init__(
-        self, steps: Steps, asked: Requests, held: Room, users: int | None, request_s: float
+        self,
+        steps: Steps,
+        asked: Requests,
+        held: Room,
+        users: int | None,
+        request_s: float,
+        needed: int | None = None,
     ) -> None:
         self.steps, self.asked, self.held, self.request_s = steps, asked, held, request_s
         self.per_step = steps.spec.tokens
@@ -76,7 +82,7 @@ class Batching:
         self.taken = [math.nan] * count
         self.first = [math.nan] * count
         self.end = [math.nan] * count
-        self.left = count
+        self.needed = self.left = count if needed is None else min(needed, count)
         self.preempted = 0
         self.worked = self.filled = 0.0
         # finite where the memory of the device is unknown
@@ -182,7 +188,8 @@ class Batching:
 
     def _ended(self, i: int) -> None:
         self.end[i] = now = self.now
-        self.left -= 1
+        if i < self.needed:
+            self.left -= 1
         coming = self.opened + len(self.later)
         if coming < len(self.input):
             self.issued[coming] = now
@@ -224,10 +231,10 @@ class Batching:
         elif not blocked:
             next_one = self.soonest if self.soonest < until else until
             if next_one < math.inf:
-                for end, start, rise in pieces:
-                    if context < end:
+                for piece in pieces:
+                    if context < piece[0]:
                         break
-                most = ceil((next_one - self.now) / (start + rise * context))
+                most = ceil((next_one - self.now) / (piece[1] + piece[2] * context))
                 if most < n:
                     n = most if most > 1 else 1
         if b > self.sure and b > 1 and not self.whole:
@@ -239,10 +246,10 @@ class Batching:
                     self.preempt()
                     return
         context += per_step * (n - 1) / 2
-        for end, start, rise in pieces:
-            if context < end:
+        for piece in pieces:
+            if context < piece[0]:
                 break
-        self._pass(n * (start + rise * context), n)
+        self._pass(n * (piece[1] + piece[2] * context), n)
 
     def preempt(self) -> None:
         """The newest request loses its cache, and is computed again first."""
@@ -259,7 +266,7 @@ class Batching:
         self.preempted += 1
 
     def run(self) -> None:
-        """All requests, from the first to the last."""
+        """All requests that are needed, from the first to the last."""
         events, waiting, end_of = 0, self.waiting, self.end_of
         most = MOST_EVENTS * len(self.input) + sum(self.input) // self.steps.chunk
         while self.left and events < most:
@@ -279,17 +286,24 @@ class Batching:
 
 
 def replay(
-    steps: Steps, asked: Requests, held: Room, users: int | None = None, request_s: float = 0.0
+    steps: Steps,
+    asked: Requests,
+    held: Room,
+    users: int | None = None,
+    request_s: float = 0.0,
+    needed: int | None = None,
 ) -> Replayed:
     """What each request meets on one replica.
 
     users: of a closed loop, whose first requests arrive as `asked` says and whose others are issued
     as the ones before end; else all arrive as it says. request_s: from the client to the engine.
+    needed: the replay ends when so many first requests have, all by default; times that others have
+    not reached are not numbers.
 
     The newest requests lose their cache where it is full, and their prompt and answer so far are
     computed again. A request too long for the whole cache runs alone.
     """
-    engine = Batching(steps, asked, held, users, request_s)
+    engine = Batching(steps, asked, held, users, request_s, needed)
     engine.run()
     issued, first, end = (np.array(v) for v in (engine.issued, engine.first, engine.end))
     queued = np.maximum(np.array(engine.taken) - issued - request_s, 0.0)

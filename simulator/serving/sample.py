@@ -2,28 +2,33 @@
 
 At a rate, requests before the ones that count fill the system, and requests behind them keep it
 full. In a closed loop the first requests of all users come together; they count as much as the mean
-values take them to. The others are replayed apart, of users who are mixed.
+values take them to. The others are replayed apart, of users who are mixed, and where users fall in
+step several times, since each time they do so otherwise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from roofcast.hwdb.tuples import NamedTuple
-from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.load import Load, Requests, requests
 from roofcast.simulator.serving.means import Mean
-from roofcast.simulator.serving.replay import Replayed, replay
+from roofcast.simulator.serving.replay import Replayed
 from roofcast.simulator.serving.result import Spread
-from roofcast.simulator.serving.steps import Steps
 
 FILL = 3  # times as many requests as are under way, before those that count
 PERCENT = (50, 90, 99)
 TIMES = ("ttft", "tpot", "e2e", "queued")
+KNOWN = 0.03  # error of mean times at which requests are drawn no more
+DRAWS, MOST = 16, 20_000  # of requests, at most; requests of all draws
+PARTS = 8  # of a draw, whose means tell the error, too
+MEANS = ("ttft", "tpot")  # end to end follows
+Run = Callable[[Requests, int | None, int], Replayed]
+"""A replay of requests for so many users, of which so many first ones are needed."""
 
 
 class Sample(NamedTuple):
@@ -70,52 +75,103 @@ def together(samples: list[Sample]) -> Sample:
     return Sample(every, sizes / sizes.sum())
 
 
-def at_rate(steps: Steps, load: Load, count: int, held: Room, there: float, way: float) -> Sample:
+def at_rate(load: Load, count: int, there: float, run: Run, means: bool = False) -> Sample:
     """`count` requests that arrive at random at exactly the rate of the load.
 
-    there: requests under way at once, about; way: seconds from the client to the engine.
+    there: requests under way at once, about. means: that the mean values are wanted, too: requests
+    are drawn again until these are known.
     """
     before, behind = math.ceil(FILL * there), math.ceil(there)
-    sent = requests(load, before + count + behind)
-    start = float(sent.arrival[before - 1]) if before else 0.0
-    span = float(sent.arrival[before + count - 1]) - start
-    sent = sent._replace(arrival=sent.arrival * (count / load.amount / max(span, 1e-12)))
-    return alike(replay(steps, sent, held, None, way).part(before, before + count))
+
+    def draw(number: int) -> Replayed:
+        sent = requests(load, before + count + behind, number)
+        start = float(sent.arrival[before - 1]) if before else 0.0
+        span = float(sent.arrival[before + count - 1]) - start
+        sent = sent._replace(arrival=sent.arrival * (count / load.amount / max(span, 1e-12)))
+        return run(sent, None, before + count).part(before, before + count)
+
+    return _joined([], _drawn(draw, 1, MOST // count if means else 1), 0.0)
 
 
 def in_loop(
-    load: Load, count: int, share: float, cycle: float, run: Callable[[Requests, int], Replayed]
+    load: Load, count: int, share: float, cycle: float, run: Run, means: bool = False
 ) -> Sample:
     """`count` requests of users who wait for their answers.
 
     share: of the requests that come all together, one of each user; the others are those of users
     of whom each is at another point of a request, as they are where lengths differ and time has
     passed: each starts at a random time in `cycle` seconds, those of a request, and the first one
-    of each does not count. As many requests behind the last ones keep the others busy. run: a
-    replay of requests for so many users.
+    of each does not count. Requests behind the last ones keep the others busy. means: that the
+    mean values are wanted, too: the others are drawn several times, as many requests in two draws,
+    and more until these are known.
     """
     users = int(load.amount)
     together = min(users, count) if share else 0
     others = max(count - together, 0 if share >= 1.0 else 1)
-    sent = requests(load, 2 * users + others)
-    both = []
+    first = []
     if together:
-        both.append(run(Requests(*(v[: 2 * users] for v in sent)), users).part(0, together))
-    if others:
-        sent.arrival[:users] = cycle * np.sort(np.random.default_rng((load.seed, 1)).random(users))
-        both.append(run(sent, users).part(users, users + others))
-    return alike(both[0]) if len(both) == 1 else _both(both[0], both[1], share)
+        sent = requests(load, 2 * users)._replace(arrival=np.zeros(2 * users))
+        first.append(run(sent, users, users).part(0, together))
+    if not others:
+        return alike(first[0])
+
+    def mixed(draw: int) -> Replayed:
+        sent = requests(load, 2 * users + each, draw)
+        starts = np.random.default_rng((load.seed, draw, 1)).random(users)
+        sent.arrival[:users] = cycle * np.sort(starts)
+        return run(sent, users, users + each).part(users, users + each)
+
+    several = means and users > 1
+    each = math.ceil(others / 2) if several else others
+    drawn = _drawn(mixed, 2, MOST // each) if several else [mixed(0)]
+    return _joined(first, drawn, share)
 
 
-def _both(first: Replayed, rest: Replayed, share: float) -> Sample:
-    """The requests of two replays; share: of the first."""
+def _drawn(draw: Callable[[int], Replayed], fewest: int, most: int) -> list[Replayed]:
+    """So many draws of requests, and more until their mean times are known, but not over `most`."""
+    found = [draw(number) for number in range(fewest)]
+    while len(found) < min(most, DRAWS) and _error(found) > KNOWN:
+        found.append(draw(len(found)))
+    return found
+
+
+def _error(drawn: Sequence[Replayed]) -> float:
+    """Two standard errors of a mean time, the largest, as a share of it: between draws, and at
+    least as between parts of them.
+    """
+    found = []
+    for name in MEANS:
+        each = [_having(getattr(one, name)) for one in drawn]
+        if not all(len(one) for one in each):
+            continue
+        parts = [float(p.mean()) for one in each for p in np.array_split(one, PARTS) if len(p)]
+        own = [float(one.mean()) for one in each]
+        found.append(max(_spread(own), _spread(parts)) / float(np.mean(own)))
+    return 2.0 * max(found, default=0.0)
+
+
+def _having(values: np.ndarray) -> np.ndarray:
+    """The numbers among values."""
+    return values[np.isfinite(values)]
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Standard error of the mean of values; 0 of a single one."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def _joined(first: Sequence[Replayed], rest: Sequence[Replayed], share: float) -> Sample:
+    """The requests of several replays; share: of the first one, where there is one."""
+    every = [*first, *rest]
     parts: dict[str, Any] = {
-        name: np.concatenate([getattr(first, name), getattr(rest, name)]) for name in TIMES
+        name: np.concatenate([getattr(each, name) for each in every]) for name in TIMES
     }
-    counts = len(first.e2e), len(rest.e2e)
-    weight = np.repeat([share / counts[0], (1.0 - share) / counts[1]], counts)
-    lost = first.preempted + rest.preempted
-    return Sample(rest._replace(**parts, preempted=lost), weight)
+    behind = sum(len(each.e2e) for each in rest)
+    before = len(parts["e2e"]) - behind
+    share = share if before else 0.0
+    weight = np.repeat([share / max(before, 1), (1.0 - share) / behind], [before, behind])
+    lost = sum(each.preempted for each in every)
+    return Sample(rest[0]._replace(**parts, preempted=lost), weight)
 
 
 def seen(found: Mean, sample: Sample, way: float) -> Mean:

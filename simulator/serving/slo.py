@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -16,8 +17,9 @@ from roofcast.simulator.serving.asked import PERCENTILE, SLO, Level, Serving
 from roofcast.simulator.serving.chain import costs, count, held_of, replica, serve, steps_of
 from roofcast.simulator.serving.interval import error_at
 from roofcast.simulator.serving.likeness import Likeness
-from roofcast.simulator.serving.load import Load
+from roofcast.simulator.serving.load import Load, Requests
 from roofcast.simulator.serving.means import mean
+from roofcast.simulator.serving.replay import Replayed, replay
 from roofcast.simulator.serving.result import ServingForecast
 from roofcast.simulator.serving.sample import at_rate
 
@@ -94,13 +96,17 @@ class Curve:
             one = msgspec.structs.replace(self.load, amount=rate)
             there = mean(self.of.server, one, self.held, self.of.spec, made=costs)
             number = count(one, there.use)
-            met = at_rate(self.steps, one, number, self.held, rate * there.e2e, there.overhead)
+            run = partial(self._run, there.overhead)
+            met = at_rate(one, number, rate * there.e2e, run)
             self.found[rate] = {
                 name: met.percentile(name, self.wanted.percent)
                 for name in self.wanted.limits
                 if np.isfinite(getattr(met.found, name)).any()
             }
         return self.found[rate]
+
+    def _run(self, way: float, sent: Requests, users: int | None, needed: int) -> Replayed:
+        return replay(self.steps, sent, self.held, users, way, needed)
 
     def worst(self, rate: float) -> tuple[float, str]:
         """The time that misses its limit most, as a multiple of the limit, and its name."""

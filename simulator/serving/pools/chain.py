@@ -31,8 +31,13 @@ def run(asked: Pools, longest: int | None = None) -> Run:
     return Run(of, Costing(of))
 
 
-def serve(asked: Pools, trace: Requests | None = None, replays: bool = True) -> ServingForecast:
-    """The forecast of a model on two pools under a load. trace, replays: as of `chain.serve`."""
+def serve(
+    asked: Pools, trace: Requests | None = None, replays: bool | None = True
+) -> ServingForecast:
+    """The forecast of a model on two pools under a load. trace, replays: as of `chain.serve`; None
+    replays, as mean values of two pools hold less well.
+    """
+    replays = replays is not False
     longest = int((trace.input + trace.output).max()) if trace is not None else None
     made = run(asked, longest)
     met = means(made, made.of.load)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -19,12 +20,12 @@ import numpy as np
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.capacity import Room
-from roofcast.simulator.serving.load import Load, Requests, requests
+from roofcast.simulator.serving.load import Load, Requests
 from roofcast.simulator.serving.pools.asked import Pair
 from roofcast.simulator.serving.pools.means import prompts_of
 from roofcast.simulator.serving.pools.transfer import Transfer
 from roofcast.simulator.serving.replay import MOST_EVENTS, Batching, Replayed
-from roofcast.simulator.serving.sample import FILL, Sample, alike, in_loop
+from roofcast.simulator.serving.sample import Sample, alike, at_rate, in_loop
 from roofcast.simulator.serving.steps import Steps
 
 MOST = 16  # instances that are replayed together
@@ -123,9 +124,12 @@ class _Decode(_Instance):
         self.computed[self.waiting[0]] = 0  # its cache is computed again, here
 
 
-def replayed(of: Lengths, asked: Requests, users: int | None = None) -> Replayed:
+def replayed(
+    of: Lengths, asked: Requests, users: int | None = None, needed: int | None = None
+) -> Replayed:
     """What each request meets. users: of a closed loop, whose first requests arrive as `asked` says
-    and whose others are issued as the ones before end; else all arrive as it says.
+    and whose others are issued as the ones before end; else all arrive as it says. needed: the
+    replay ends when so many first requests have, all by default.
     """
     one = asked._replace(output=np.ones_like(asked.output))
     prefills = [_Prefill(of.prefill, one, of.passing) for _ in range(of.prefills)]
@@ -138,7 +142,8 @@ def replayed(of: Lengths, asked: Requests, users: int | None = None) -> Replayed
         _fewest(prefills).give(issued[i] + of.request_s, i)
     least = of.prefill.new[0]  # tokens of a pass: the last chunk of a prompt may be that short
     nearest = 0.9 * of.prefill.added(0, least, least * least / 2)
-    left, coming, events = count, first, 0
+    needed = count if needed is None else min(needed, count)
+    left, coming, events = needed, first, 0
     every: list[_Instance] = [*prefills, *decodes]
     most = MOST_EVENTS * count
     taken = [math.nan] * count
@@ -156,7 +161,7 @@ def replayed(of: Lengths, asked: Requests, users: int | None = None) -> Replayed
                 target = _fewest(decodes)
                 target.give(_sent(of.sent, sizes[i], (taken[i], time), chosen, target), i)
                 continue
-            left -= 1
+            left -= i < needed
             if coming < count:
                 issued[coming] = time
                 _fewest(prefills).give(time + of.request_s, coming)
@@ -201,8 +206,8 @@ def _found(
     request_s: float,
 ) -> Replayed:
     """The times of all requests."""
-    first = np.nanmax([each.first for each in decodes], axis=0)
-    end = np.nanmax([each.end for each in decodes], axis=0)
+    first = np.fmax.reduce([each.first for each in decodes])
+    end = np.fmax.reduce([each.end for each in decodes])
     more = asked.output - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot = np.where(more > 0, (end - first) / more, np.nan)
@@ -226,14 +231,10 @@ def sample(
     """
     if trace is not None:
         return alike(replayed(of, trace))
+    run, own = partial(replayed, of), load.requests is None
     if load.kind == "concurrency":
-        return in_loop(load, count, share, there, lambda sent, users: replayed(of, sent, users))
-    before, behind = math.ceil(FILL * there), math.ceil(there)
-    sent = requests(load, before + count + behind)
-    start = float(sent.arrival[before - 1]) if before else 0.0
-    span = float(sent.arrival[before + count - 1]) - start
-    sent = sent._replace(arrival=sent.arrival * (count / load.amount / max(span, 1e-12)))
-    return alike(replayed(of, sent).part(before, before + count))
+        return in_loop(load, count, share, there, run, own)
+    return at_rate(load, count, there, run, own)
 
 
 def lengths(of: Pair, load: Load, longest: float, way: float, whole: bool = False) -> Lengths:

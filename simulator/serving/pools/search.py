@@ -107,6 +107,10 @@ class FoundSplits(NamedTuple):
         """Rows that no other beats in both throughput per device and speed per user."""
         return unbeaten(self.rows, self.holds)
 
+    def asked_of(self, i: int) -> Pools:
+        """What `chain.serve` is asked for a row."""
+        return self.splits[int(self.layout[i])].asked(float(self.rows["amount"][i]))
+
 
 def search(
     asked: Serving,

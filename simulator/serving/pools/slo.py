@@ -74,5 +74,5 @@ def front(asked: Pools) -> list[ServingForecast]:
         load = msgspec.structs.replace(
             asked.decode.load, kind="concurrency", amount=float(users * n)
         )
-        found.append(serve(at_lengths(asked, load), replays=False))
+        found.append(serve(at_lengths(asked, load), replays=None))
     return found

@@ -89,10 +89,7 @@ def random_loops(random):
 
 
 def test_random_closed_loops_agree_with_a_replay_below_70_percent_load():
-    """At least 95 % of them within 5 %. The others: experts, of which a tile more is computed for
-    prompts somewhat longer than the mean; here two of 40, one 13 % (995 tokens on
-    an A100).
-    """
+    """At least 95 % of them within 5 %; of 600 others two are beyond."""
     off = []
     for _, found, doubt, met in random_loops(Random(41)):
         if not doubt:
@@ -101,7 +98,18 @@ def test_random_closed_loops_agree_with_a_replay_below_70_percent_load():
         if len(off) == 40:
             break
     assert np.all(np.mean(np.array(off) < 0.05, axis=0) >= 0.95)
-    assert np.max(off) < 0.15
+    assert np.max(off) < 0.08
+
+
+def test_prompts_whose_passes_differ_by_a_tile_are_replayed():
+    """On an A100 one of 1,000 tokens computes no tile of experts more than one of 950 does."""
+    case = ("qwen3-30b-a3b", "a100-sxm4-80gb", 1, "fp8", "vllm", 995, 306, 2)
+    found, doubt, met = both(asked_of(*case), asked_of(*case).load)
+    assert "differ by tiles" in doubt and abs(found.ttft / met(1).mean("ttft") - 1.0) > 0.08
+    alike = asked_of(*case)
+    alike = changed(alike, load=changed(alike.load, spread=0.0))
+    found, doubt, met = both(alike, alike.load)
+    assert not doubt and found.ttft == pytest.approx(met(1).mean("ttft"), rel=0.05)
 
 
 def test_where_mean_values_do_not_hold_a_page_has_those_of_its_replay():
@@ -123,7 +131,7 @@ def test_where_mean_values_do_not_hold_a_page_has_those_of_its_replay():
             break
 
 
-def test_a_table_has_mean_values_and_says_where_a_single_load_has_others():
+def test_mean_values_alone_say_where_a_single_load_has_others():
     asked = asked_of("mistral-7b", "h100-sxm5", 1, None, "vllm", 1500, 33, 14)
     table, single = (chain.serve(asked, replays=way) for way in (False, True))
     assert table.replayed is None and table.ttft_s.p90 is None

@@ -130,9 +130,10 @@ def test_first_requests_of_a_closed_loop_come_together_and_others_do_not():
     load = Load(kind="concurrency", amount=40, requests=400)
     seen = []
 
-    def run(sent, users):
+    def run(sent, users, needed):
         seen.append(sent.arrival[:users].copy())
         count = len(sent.input)
+        assert needed in (users, count - users)
         return Replayed(*(np.full(count, float(len(seen))),) * 3, 1.0, 0, 0.0, 0.0, np.zeros(count))
 
     found = in_loop(load, 400, 0.1, 20.0, run)

@@ -13,6 +13,7 @@ from roofcast.simulator.serving.asked import Serving
 from roofcast.simulator.serving.chain import held_of, replica, serve, steps_of, trusted
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import mean
+from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.sample import at_rate
 from roofcast.simulator.serving.server import Degrees, Server
 
@@ -71,7 +72,11 @@ def test_mean_values_agree_with_a_replay_below_70_percent_load_or_are_not_used()
                 replayed += 1
             continue
         steps = steps_of(of, load, held, 1.1 * (load.input_len + load.output_len))
-        met = at_rate(steps, load, 2500, held, rate * found.e2e, found.overhead)
+
+        def run(sent, users, needed, of=(steps, held, found.overhead)):
+            return replay(of[0], sent, of[1], users, of[2], needed)
+
+        met = at_rate(load, 2500, rate * found.e2e, run, means=True)
         for name in ("ttft", "tpot", "e2e"):
             assert getattr(found, name) == pytest.approx(met.mean(name), rel=0.05), (name, asked)
         compared += 1
