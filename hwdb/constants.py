@@ -186,6 +186,9 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     joule_per_flop: dict[str, Fraction] = {}
     # the same of an fp32 FLOP on the vector units, with registers and issue [J/FLOP]
     joule_per_vector_flop: Fraction | None = None
+    # 16-bit FLOP per clock of a core whose matrix units are whole: its operand paths were built for
+    # them; boards whose cores have fewer keep the paths
+    full_core: Fraction | None = None
     # edge of the library's smallest tile for batched fp32 products [elements]
     batched_tile: Fraction | None = None
     # long fused attention forward, as a fraction of the dense 16-bit peak

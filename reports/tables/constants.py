@@ -203,6 +203,7 @@ def _families() -> list[Constant]:
                 family.joule_per_vector_flop, "J/FLOP", "energy of a FLOP on vector units",
             ),
             "half_rate": (family.half_rate, "1", "sustained, where matrix units run at half rate"),
+            "full_core": (family.full_core, "FLOP", "of a whole core's matrix units, per clock"),
             "attention": (family.attention, "1", "fused attention forward / printed peak"),
             "stream": (family.stream, "1", "long triad / printed bandwidth"),
             "sparse": (family.sparse, "1", "printed rate with 2:4 weights / dense"),

@@ -4,8 +4,10 @@ kernels.
     python -m roofcast.scenarios.fits.serving_kernels TABLE.csv.gz [--write]
 
 `grouped`: rate of the products of experts where multiplications limit, as a fraction of plain
-ones; `expert_s`: what a layer of experts takes beyond its products, rows sorted and aligned; both
-from rows of `moe`, two grouped products with all that an engine runs around them. `fp4`: share of
+ones; `expert_s`: what a layer of experts takes beyond its kernels, rows sorted and aligned; both
+from rows of `moe`, two grouped products with all that an engine runs around them: rows gathered,
+the activation, rows added up. These are of all choices of all tokens, on every rank of those that
+hold different experts, too (vLLM, fused_moe.py: buffers of tokens x topk rows). `fp4`: share of
 the bandwidth of other formats that products in fp4 with few rows of a large matrix reach, from rows
 of `gemm`; their quantisation takes a start of its own, which is fitted beside it and not kept.
 Columns: op, system, kernel_source, gemm_dtype, m, n, k, moe_dtype, num_tokens, hidden_size,
@@ -32,6 +34,7 @@ from roofcast.simulator.serving.experts import experts_hit
 from roofcast.simulator.times.matmul import matmul
 from roofcast.simulator.times.rates import Rates
 from roofcast.simulator.times.roofline import computed_in, rates_of
+from roofcast.simulator.times.stream import class_of, stream
 
 DEVICES = {
     "h100_sxm": "h100-sxm5", "b200_sxm": "b200", "a100_sxm": "a100-sxm4-80gb", "l40s": "l40s",
@@ -68,14 +71,14 @@ def resolved(row: Mapping[str, str], dtype: str) -> tuple[Rates, float, float]:
 
 
 def experts(row: Mapping[str, str]) -> np.ndarray:
-    """Seconds of both products of a layer of experts, for every rate of GROUPED."""
+    """Seconds of the kernels of a layer of experts, for every rate of GROUPED."""
     names = ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size")
     tokens, hidden, inner, chosen, number, tp = (float(row[name]) for name in names)
     rates, width, stored = resolved(row, row["moe_dtype"])
     own = number / float(row["moe_ep_size"])
     hit = float(experts_hit(own, chosen / number, tokens))
     m = tokens * chosen / number * own / hit
-    total = np.zeros(len(GROUPED))
+    total = np.full(len(GROUPED), around(tokens, hidden, tokens * chosen, inner / tp, width, rates))
     for n, k in ((2.0 * inner / tp, hidden), (hidden, inner / tp)):
         moved = hit * (stored * n * k + m * (width * k + 2.0 * n))
         for i, share in enumerate(GROUPED):
@@ -84,6 +87,20 @@ def experts(row: Mapping[str, str]) -> np.ndarray:
                 matmul(m, n, k, hit, width, 2.0, at, kernels(), moved, few=True, held=stored)
             )
     return total
+
+
+def around(
+    tokens: float, hidden: float, rows: float, inner: float, width: float, rates: Rates
+) -> float:
+    """Seconds of the three kernels around the products, as a server's forward has them."""
+    moved = np.array([
+        2.0 * tokens * hidden + width * rows * hidden,
+        (2.0 + width) * rows * inner,
+        2.0 * rows * hidden + 4.0 * tokens * hidden,
+    ])  # fmt: skip
+    none, c = np.zeros(len(moved)), kernels()
+    own = class_of(["fused"] * len(moved), c)
+    return float(stream(own, moved, none, none, rates, c).sum())
 
 
 def streamed(row: Mapping[str, str]) -> np.ndarray:

@@ -12,6 +12,10 @@ from __future__ import annotations
 
 from roofcast.simulator.work.model import Model
 
+# families released in 16 bits whose makers have a second checkpoint in fp8, with a scale per block
+# of 128 x 128 (config.json of Qwen/Qwen3-235B-A22B-FP8: weight_block_size)
+IN_BLOCKS = ("qwen3_moe",)
+
 
 def released_in(model: Model) -> str | None:
     """The name of the format, as --weights takes it; None: 16 bits, or a format without a name."""
@@ -19,6 +23,14 @@ def released_in(model: Model) -> str | None:
     if stored is None:
         return None
     return "mxfp4" if stored.method == "mxfp4" else stored.precision
+
+
+def in_blocks(model: Model) -> bool:
+    """Whether the fp8 weights of a model have a scale per block of a matrix."""
+    stored = model.storage
+    if stored is not None:
+        return stored.precision == "fp8" and (stored.scheme.rows or 1) > 1
+    return model.family in IN_BLOCKS
 
 
 def told_of(model: Model) -> str:

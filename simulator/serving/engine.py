@@ -20,10 +20,10 @@ from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.converted import copies, in_half, kept
 from roofcast.simulator.serving.cores import at_common_clock
-from roofcast.simulator.serving.experts import busiest, experts_met
+from roofcast.simulator.serving.experts import blocked, busiest, experts_met
+from roofcast.simulator.serving.kinds import Kinds, Point, Spent
 from roofcast.simulator.serving.programs import LIBRARY, Software, few_rows
 from roofcast.simulator.times.attention import SHORT, attention
-from roofcast.simulator.times.grouped import STREAMS
 from roofcast.simulator.times.matmul import matmul
 from roofcast.simulator.times.power import Energy, at_clocks, board_of, clocks, held_from
 from roofcast.simulator.times.rates import Rates
@@ -32,49 +32,9 @@ from roofcast.simulator.times.stream import class_of, stream
 from roofcast.simulator.work.generation import Forward, Launch
 
 DOTS = 4.0  # products of int8 by vector units, per one of fp32: VNNI, SDOT
+HEIGHT = 128.0  # rows of a tile, each of which widens the weights that it multiplies
 FEW = 8.0  # rows up to which software multiplies a matrix by vectors
 PARTS = ("products", "experts", "attention", "streams")
-
-
-class Spent(NamedTuple):
-    """Of each part of a forward, for every point: {part: array}."""
-
-    seconds: dict[str, np.ndarray]
-    joules: dict[str, np.ndarray]
-
-
-class Point(NamedTuple):
-    """Sizes of forwards, arrays of one shape [points]."""
-
-    sequences: np.ndarray  # of this rank, whose last token has logits
-    tokens: np.ndarray  # new ones of this rank
-    everywhere: np.ndarray  # new tokens of all ranks that share the experts
-
-
-class Kinds:
-    """Kernels that are computed in one call, with their sizes in arrays [kernels, 1]."""
-
-    def __init__(self, launches: list[Launch]) -> None:
-        self.launches = launches
-        self.count = np.array([k.count for k in launches], dtype=float)  # [kernels]
-        self.weights = np.array([[float(k.weights)] for k in launches])
-        self._entries: dict[int, np.ndarray] = {}
-        self.classes = [STREAMS[k.kind][0] if k.kind in STREAMS else k.kind for k in launches]
-        self._sizes = {
-            field: np.array([getattr(k, field) for k in launches]).T[:, :, None]
-            for field in ("rows", "matrix", "vector", "special", "moved")
-        }
-
-    def size(self, place: int) -> np.ndarray:
-        """An entry of their shapes."""
-        if place not in self._entries:
-            self._entries[place] = np.array([[float(k.shape[place])] for k in self.launches])
-        return self._entries[place]
-
-    def at(self, field: str, point: Point) -> np.ndarray:
-        """A size at points [kernels, points]."""
-        a, b, c = self._sizes[field]
-        return np.maximum(a + b * point.sequences + c * point.tokens, 0.0)
 
 
 Seconds = Callable[[Rates, np.ndarray, Any], np.ndarray]
@@ -117,6 +77,7 @@ class Engine:
             )
         self.forward, self.device, self.how = forward, device, how
         self.sixteen, self.above, self.held = sixteen, busiest(ranks), kept(device)
+        self.ranks = float(ranks)
         self.board = board_of(device, self.c.power)
         self.clock = clocks(self.c.power) if self.board else np.ones(1)
         groups: dict[tuple[str, str], list[Launch]] = {}
@@ -206,16 +167,45 @@ class Engine:
         weights = hit / experts * ks.weights
         width = max(rates.width, WIDTH.get(product, 4))
         stored = np.minimum(weights / (hit * n * k), width)
+        traffic = weights + moved
         sizes = (rows / np.maximum(hit, 1e-30), n + 0 * hit, k + 0 * hit, hit)
+        plain = self._multiplied(sizes, width, traffic, stored, spread=True)
+        if not self.how.aligned:
+
+            def grouped(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
+                return plain(self._grouped(rates), places, clock)
+
+            work = matrix, vector, traffic
+            return self._clocked(ks, grouped, rates, work, "experts")
+        block = float(self.how.aligned)
+        filled = blocked(self.ranks * rows, experts, block)
+        scale = filled / np.maximum(rows, 1e-30)
+        matrix, traffic = matrix * scale, weights + moved * scale
+        stored = np.minimum(weights * block / (filled * n * k), width)
+        sizes = (block + 0 * filled, sizes[1], sizes[2], filled / block)
+        whole = self._multiplied(sizes, width, traffic, stored)
+
+        def aligned(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
+            """What grouped products take beyond plain ones is of the rows that are, not of all."""
+            slow, own = (plain(r, places, clock) for r in (self._grouped(rates), rates))
+            return whole(rates, places, clock) + np.maximum(slow - own, 0.0)
+
+        return self._clocked(ks, aligned, rates, (matrix, vector, traffic), "experts")
+
+    def _grouped(self, rates: Rates) -> Rates:
+        """Rates of products of experts."""
         slower = self.how.grouped
-        rates = rates._replace(sustained=slower * rates.sustained, feed=slower * rates.feed)
-        seconds = self._multiplied(sizes, width, weights + moved, stored)
-        return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "experts")
+        return rates._replace(sustained=slower * rates.sustained, feed=slower * rates.feed)
 
     def _multiplied(
-        self, sizes: tuple[np.ndarray, ...], width: float, traffic: np.ndarray, stored: np.ndarray
+        self,
+        sizes: tuple[np.ndarray, ...],
+        width: float,
+        traffic: np.ndarray,
+        stored: np.ndarray,
+        spread: bool = False,
     ) -> Seconds:
-        """Seconds of products."""
+        """Seconds of products; spread: of experts, whose rows differ."""
         shape = sizes[0].shape
         flat = [_spread(x, shape).ravel() for x in (*sizes, traffic, stored)]
 
@@ -231,11 +221,15 @@ class Engine:
                 rates = rates._replace(footprint=footprint)
             found = matmul(
                 m, n, k, batch, width, max(width, 2.0), rates, self.c, moved=moved, few=True,
-                held=stored, clock=clock,
+                held=stored, clock=clock, spread=spread,
             )  # fmt: skip
             if self.how.stream != 1.0:
                 found = np.where(m <= FEW, found / self.how.stream, found)
             found = found + copied
+            if self.how.converts and rates.kind == "gpu":
+                lanes = 0.5 * rates.vector * clock  # instructions per second: a lane's do two FLOP
+                again = np.where(stored < width, np.ceil(m / HEIGHT), 0.0)
+                found = found + self.how.converts * batch * n * k * again / lanes
             if self.how.gemv and rates.kind == "gpu":
                 slow = few_rows(n * k * batch, moved, self.how) / (
                     rates.cores * rates.clock * clock
@@ -247,7 +241,12 @@ class Engine:
 
     def _streams(self, ks: Kinds, at: Point) -> Clocked:
         rates = self._rates("fp32")[0]
-        vector, special, moved = (ks.at(field, at) for field in ("vector", "special", "moved"))
+        sizes = [ks.at(field, at) for field in ("vector", "special", "moved")]
+        if self.how.gathers:
+            mine = np.array([[k.op == "experts"] for k in ks.launches])
+            scale = np.where(mine, at.everywhere / np.maximum(at.tokens, 1e-30), 1.0)
+            sizes = [scale * size for size in sizes]
+        vector, special, moved = sizes
         points = moved.shape[1]
         own = class_of(ks.classes, self.c).of(np.repeat(np.arange(len(ks.classes)), points))
 

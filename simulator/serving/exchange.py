@@ -11,7 +11,7 @@ from roofcast.hwdb.collective_constants import Collectives, collectives
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.parallel.collectives import all_gather, all_reduce, all_to_all, send_recv
 from roofcast.simulator.parallel.fabric import Fabric, Group, is_torus, kind_of, placed
-from roofcast.simulator.serving.engine import Point
+from roofcast.simulator.serving.kinds import Point
 from roofcast.simulator.work.generation import Forward
 
 QUEUED = ("gaudi2-roce", "gaudi3-roce")

@@ -36,6 +36,18 @@ def experts_met(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.n
     return np.asarray(experts) * (1.0 - (1.0 - first) / others)
 
 
+def blocked(rows: ArrayLike, experts: ArrayLike, block: float) -> np.ndarray:
+    """Rows that a kernel computes which has room for each expert's in whole blocks, whoever is met.
+
+        padded = block ceil((rows + experts (block - 1)) / block)
+
+    >>> float(blocked(128.0, 128.0, 128.0))
+    16384.0
+    """
+    room = np.asarray(rows, dtype=float) + np.asarray(experts) * (block - 1.0)
+    return np.asarray(block * np.ceil(room / block))
+
+
 def busiest(ranks: int) -> float:
     """By how many standard deviations the largest of so many equal normal values lies above their
     mean, in the mean [blom1958].

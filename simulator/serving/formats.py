@@ -59,6 +59,13 @@ class Served(NamedTuple):
     assumptions: tuple[str, ...]
     weights: str  # format of the weights in words
 
+    @property
+    def widened(self) -> bool:
+        """Whether experts in mxfp4 are multiplied in 16 bits."""
+        stored = self.formats.storage
+        mx = stored is not None and (stored.method == "mxfp4" or stored.how == MXFP4.how)
+        return mx and stored is not None and stored.precision is None
+
 
 def served(
     weights: str | None,

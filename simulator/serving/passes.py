@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import kernels
 from roofcast.hwdb.tuples import NamedTuple
-from roofcast.simulator.serving.engine import Engine, Point, Spent
+from roofcast.simulator.serving.engine import Engine
 from roofcast.simulator.serving.exchange import Links, alike, between_stages, exchanges, in_turn
 from roofcast.simulator.serving.formats import Served
+from roofcast.simulator.serving.kinds import Point, Spent
 from roofcast.simulator.serving.profiles import Profile
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.work.generation import Forward
@@ -121,7 +122,8 @@ def decoding(of: Laid, sequences: ArrayLike, context: ArrayLike) -> Pass:
     d, over = of.degrees, _overlapped(of, b)
     rows = np.maximum(b / over, 1.0)
     local = np.maximum(rows / d.dp, 1.0)
-    at, engine = Point(local, local, rows), of.engines["decode"]
+    filled = padded(local, of.profile.graphs)
+    at, engine = Point(filled, filled, rows / local * filled), of.engines["decode"]
     looking = _looking(of, engine, local, np.ones_like(local), of.profile.looks * looks)
 
     def whole(spent: Sequence[Spent]) -> Spending:
@@ -129,6 +131,20 @@ def decoding(of: Laid, sequences: ArrayLike, context: ArrayLike) -> Pass:
         return _whole(of, engine.forward, at, every, spent[2:], b, shape)
 
     return Pass((_linear(engine, at), looking.job, *_sent(of, engine.forward, at)), whole)
+
+
+def padded(sequences: np.ndarray, graphs: Sequence[int]) -> np.ndarray:
+    """Sequences that a captured decode step computes: those of the next larger graph, where there
+    are more than the smallest of `graphs` and no more than the largest.
+
+    >>> padded(np.array([100.0, 187.5, 5000.0]), (128, 256, 512)).tolist()
+    [100.0, 256.0, 5000.0]
+    """
+    if not graphs:
+        return sequences
+    sizes = np.array([*graphs, np.inf])
+    found = sizes[np.searchsorted(sizes, sequences)]
+    return np.where((sequences > graphs[0]) & np.isfinite(found), found, sequences)
 
 
 def prefilling(of: Laid, prompts: ArrayLike, new: ArrayLike, cached: ArrayLike = 0) -> Pass:

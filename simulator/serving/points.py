@@ -13,7 +13,8 @@ import numpy as np
 from roofcast.simulator.forecast.result import Point
 from roofcast.simulator.serving.asked import Serving
 from roofcast.simulator.serving.chain import replica
-from roofcast.simulator.serving.engine import Clocked, Engine, Kinds, Seconds, Spent
+from roofcast.simulator.serving.engine import Clocked, Engine, Seconds
+from roofcast.simulator.serving.kinds import Kinds, Spent
 from roofcast.simulator.serving.passes import Spending
 from roofcast.simulator.serving.server import Server
 from roofcast.simulator.times.rates import Rates

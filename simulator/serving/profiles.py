@@ -28,6 +28,9 @@ MEANING = {  # of what a profile sets
     "sum_s": "seconds to start its own one-step sum over ranks on a switch; 0: it has none",
     "grouped": "rate of the products of experts where they limit, as a fraction of plain ones'",
     "fp4": "share of the bandwidth of other formats that products in fp4 with few rows reach",
+    "converts": "instructions to widen an element of an mxfp4 weight that is multiplied in 16 bits",
+    "aligned": "rows to which products of experts in 8 bits pad those of each expert; 0: to a tile",
+    "aligned_below": "ranks that an expert is cut over, below which they do; 0: however many",
     "expert_s": "seconds per layer of experts beyond its kernels: rows sorted and aligned",
     "ahead": "launches run ahead of the device, and hide behind it",
     "gemv": "bytes per clock and core that its matrix-vector kernels stream; 0: as memory does",
@@ -56,6 +59,8 @@ MEANING = {  # of what a profile sets
     "memory_use": "share of a device's memory that it uses",
     "of_free": "a share of what weights and runtime leave, that is; false: of the whole",
     "most_sequences": "sequences that it runs at once; 0: no limit",
+    "graphs": "sequences for which a decode step was captured, rising: one of more than the first"
+    " is padded to the next; none: to a few more at most",
     "runtime_bytes": "device memory of the context, libraries and workspaces",
     "logit_bytes": "device memory per logit of all sequences at once, reserved for sampling",
     "rank_bytes": "device memory for collectives where tensors are cut over ranks",
@@ -80,6 +85,9 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step_s: Positive = 0.0
     dispatch_s: Positive = 0.0
     sum_s: Positive = 0.0
+    converts: Positive = 0.0
+    aligned: Annotated[int, msgspec.Meta(ge=0)] = 0
+    aligned_below: Annotated[int, msgspec.Meta(ge=0)] = 0
     expert_s: Positive = 0.0
     grouped: Share = 1.0
     fp4: Share = 1.0
@@ -110,6 +118,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_use: Share = 0.9
     of_free: bool = False
     most_sequences: int = 0
+    graphs: tuple[int, ...] = ()
     runtime_bytes: Positive = 2e9
     logit_bytes: Positive = 0.0
     rank_bytes: Positive = 0.0

@@ -22,6 +22,9 @@ class Software(NamedTuple):
     dots: float = 0.0  # of a CPU's int8 dot products that those of quantized weights reach; 0: a
     # library multiplies
     start: float = 0.0  # seconds to start a kernel on a CPU; 0: those of a fork and join
+    converts: float = 0.0  # instructions to widen an element of a weight; 0: as a library does it
+    gathers: bool = False  # ranks that share experts have the tokens of all, and choose their own
+    aligned: int = 0  # rows to which products of experts in 8 bits pad those of each; 0: to a tile
 
 
 LIBRARY = Software()  # kernels of a library, as they are

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.records import Device
-from roofcast.simulator.serving.engine import Engine, Point, Spent
+from roofcast.simulator.serving.engine import Engine
+from roofcast.simulator.serving.kinds import Point, Spent
 from roofcast.simulator.serving.programs import Software
 from roofcast.simulator.work.generation import Forward
 

@@ -17,6 +17,7 @@ from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device, System
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.models import catalog
+from roofcast.simulator.models.released import in_blocks
 from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.serving.cache import Cached, cached
@@ -133,11 +134,23 @@ class Server:
         vector = "" if p.vector == "bf16" and narrow else p.vector
         stored = formats.storage is not None
         int8 = p.int8 if stored and phase == "prefill" else 0.0
-        half = p.half and phase == "prefill" and not int8
+        few = not p.aligned_below or self.parallel.etp < p.aligned_below
+        blocks = few and formats.precision == "fp8" and in_blocks(self.model)
         how = Software(
-            p.gemv, p.gemv_weights, p.stream, p.grouped, p.fp4, half, int8, vector,
-            p.dots if stored else 0.0, p.start_s,
-        )  # fmt: skip
+            gemv=p.gemv,
+            weights=p.gemv_weights,
+            stream=p.stream,
+            grouped=p.grouped,
+            fp4=p.fp4,
+            half=p.half and phase == "prefill" and not int8,
+            int8=int8,
+            vector=vector,
+            dots=p.dots if stored else 0.0,
+            start=p.start_s,
+            converts=p.converts if self.formats.widened else 0.0,
+            gathers=self.degrees.dp > 1 and not p.to_experts,
+            aligned=p.aligned if blocks else 0,
+        )
         if self.shared is not None:
             return self.shared.engine(made, self.device, sixteen, how, self.degrees.ep)
         return Engine(made, self.device, sixteen, how=how, ranks=self.degrees.ep)

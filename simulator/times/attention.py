@@ -49,9 +49,9 @@ def attention(
         t     = start + (max(x, 1) + more) tile
                 + ((tm^2 + ts^2)^(p/2) + (bytes / BW)^p)^(1/p)   p = 1.5
 
-    Decoding (up to 16 query rows) splits the columns over the cores instead. List scheduling leaves
-    the busiest core at most the longest block above the mean [graham1969]; half of it is taken
-    here. `tile` is the prologue and epilogue of a block. head_dim is padded to 16.
+    Decoding (up to 16 query rows) splits the columns over the cores instead: blocks share a core,
+    and all tiles but the first join tm and ts. Of list scheduling's most, a longest block above the
+    mean [graham1969], half is taken. `tile`: a block's first and last steps. head_dim pads to 16.
     """
     sizes = (batch, heads, kv_heads, q_len, kv_len, head_dim)
     batch, heads, kv_heads, q_len, kv_len, head_dim = (np.asarray(v, dtype=float) for v in sizes)
@@ -61,8 +61,7 @@ def attention(
     half = np.maximum(kv_len - 0.5 * (blocks - 1.0) * block, 0.5 * kv_len)
     reach = np.asarray(window, dtype=float) + block
     visited = np.minimum(np.where(causal, half, kv_len), reach)
-    rows = batch * q_len * heads * head_dim
-    columns = batch * kv_len * kv_heads * head_dim
+    rows, columns = batch * q_len * heads * head_dim, batch * kv_len * kv_heads * head_dim
     if rates.kind == "gpu":
         longest = np.where(block > SHORT, np.minimum(kv_len, reach), 0.0)
         x = batch * heads * blocks / rates.cores
@@ -70,13 +69,14 @@ def attention(
         matrix_rate = rates.attention * rates.matrix / rates.cores
         matrix = 4.0 * np.ceil(head_dim / PADDED) * PADDED * scores / matrix_rate
         special = w.special * scores / (rates.special / rates.cores)
-        start = (w.start + blocks_of_a_core * w.tile) / rates.clock
+        beside = np.where(block > SHORT, 0.0, blocks_of_a_core - 1.0) * w.tile / rates.clock
+        start = (w.start + blocks_of_a_core * w.tile) / rates.clock - beside
     else:
-        scores = batch * heads * blocks * block * visited
+        scores, beside = batch * heads * blocks * block * visited, np.zeros(())
         matrix = 4.0 * head_dim * scores / (rates.attention * rates.matrix)
         special = w.special * scores / rates.special
         start = cpu_start(rates, c) if rates.kind == "cpu" else np.asarray(c.systolic.start)
-    compute, width = np.hypot(matrix, special), np.asarray(width_bytes)
+    compute, width = np.hypot(matrix, special) + beside, np.asarray(width_bytes)
     moved = width * (2.0 * rows + 2.0 * columns)
     if backward:
         compute = compute * (2.5 / w.backward)

@@ -43,13 +43,14 @@ def matmul(
     few: bool = False,
     held: ArrayLike | None = None,
     clock: Any = 1.0,
+    spread: bool = False,
 ) -> np.ndarray:
     """Seconds of `batch` products whose operands are cold in main memory.
 
     in_bytes, out_bytes: bytes of an element of A and B, and of C; moved: bytes of all operands and
     results, where they are others than A, B and C; few: tiles for few rows are on the menu;
     held: bytes of an element of B as it is stored, where not in_bytes; clock: as a share of that of
-    the rates. Arguments broadcast.
+    the rates; spread: m is the mean of products whose rows differ (tiled). Arguments broadcast.
     GPU: `tiled`; CPU: `summed`; TPU and NPU: `systolic`.
     """
     m, n, k, batch = (np.asarray(x, dtype=float) for x in (m, n, k, batch))
@@ -58,7 +59,9 @@ def matmul(
     traffic = np.where(np.isnan(moved), traffic, moved)
     if rates.kind == "gpu":
         reread = batch * (2.0 * into) * (m * n * k) / rates.footprint
-        return tiled(m, n, k, batch, into, traffic, reread, rates, c, few, held, clock)
+        return tiled(
+            m, n, k, batch, into, traffic, reread, rates, c, few, held, clock, spread=spread
+        )
     rates = rates._replace(matrix=rates.matrix * clock)
     if rates.kind == "cpu":
         return summed(2.0 * batch * m * n * k, traffic, rates, c, batch)
@@ -79,6 +82,7 @@ def tiled(
     held: ArrayLike | None = None,
     clock: Any = 1.0,
     stored: ArrayLike | None = None,
+    spread: bool = False,
 ) -> np.ndarray:
     """Seconds on cores that each compute a tile of C, the fastest of a menu of tiles (bm, bn) and
     splits s of k.
@@ -93,10 +97,9 @@ def tiled(
         out  = (t^4 + (reread / BW)^4)^(1/4)
 
     traffic: compulsory bytes; reread: bytes that the operands cost when each wave of tiles reads
-    its rows and columns again; stored: bytes of an element of C in a tile, 2 or more by default. q
-    is WHOLE_WAVES; persistent kernels store a tile beside the next. BW is the achieved bandwidth.
-    Start, tile and split are cycles: they shrink with the clock, not with the peak, and take 1 / x
-    as long at a share x of it; latency does not. Fitted to bf16 products (see kernels.toml).
+    its rows and columns again; stored: bytes of an element of C in a tile, 2 or more by default;
+    spread: see `_high`. q is WHOLE_WAVES; persistent kernels store a tile beside the next. BW: as
+    achieved. Start, tile and split are cycles, latency is not. Fitted to bf16 (see kernels.toml).
     """
     single = _single(m, n, k, batch, in_bytes, traffic, held, clock, *rates)
     m, n, k, batch = (_last(np.atleast_1d(x)) for x in np.broadcast_arrays(m, n, k, batch))
@@ -109,7 +112,7 @@ def tiled(
     result = np.maximum(width, 2.0) if stored is None else _last(stored)
     tile_m, tile_n = _menu(rates.tensor, few)  # [..., tiles, splits, products]
     rows, wide = np.minimum(tile_m, m), np.minimum(tile_n, n)
-    blocks = batch * np.ceil(m / tile_m) * np.ceil(n / tile_n)
+    blocks = batch * _high(m, tile_m, spread) * np.ceil(n / tile_n)
     if not rates.tensor:
         large = np.minimum(tile_m, tile_n) >= _last(rates.batched_tile)
         blocks = np.where(large | (batch == 1.0), blocks, np.inf)
@@ -125,6 +128,17 @@ def tiled(
     best = own.min(axis=(-3, -2)) + w.latency + w.start / (rates.clock * clock)
     found = np.sqrt(np.hypot(best * best, np.square(np.asarray(reread) / bandwidth)))
     return found[0] if single else found
+
+
+def _high(m: np.ndarray, tile: np.ndarray, spread: bool) -> np.ndarray:
+    """Tiles that the rows of a product fill. spread: rows of the products are exponentially
+    distributed around m, as those of experts, and each fills tiles of its own: in the mean
+
+        1 / (1 - exp(-tile / m))
+    """
+    if spread:
+        return np.asarray(-1.0 / np.expm1(-tile / np.maximum(m, 1e-9)))
+    return np.asarray(np.ceil(m / tile))
 
 
 def _single(*given: Any) -> bool:

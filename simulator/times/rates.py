@@ -200,6 +200,16 @@ def at_highest_clock(device: Device) -> float:
     return float(per_clock * built.cores * built.clock / printed)
 
 
+def _paths(device: Device, own: constants.Family) -> float:
+    """Operand paths of a core over what its matrix units ask for: 1, or more where they are a part
+    of those of the family's whole core (H20: a quarter of an H100's).
+    """
+    per_clock = as_built(device).matrix_flop_per_clock_per_core
+    if own.full_core is None or not per_clock:
+        return 1.0
+    return max(own.full_core.value / float(per_clock), 1.0)
+
+
 def _half_rate(device: Device) -> bool:
     """Are the matrix units held at half of the rate that the chip was built for? Those of GeForce
     boards, L40 and A10G are.
@@ -337,7 +347,9 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         cores=cores,
         clock=clock,
         footprint=_footprint(device, own, cores, stream, c),
-        feed=sustained * float(sixteen) if sixteen and tensor else VECTOR_FEED * vector,
+        feed=_paths(device, own) * sustained * float(sixteen)
+        if sixteen and tensor
+        else VECTOR_FEED * vector,
         batched_tile=own.batched_tile.value if own.batched_tile else 1.0,
         tensor=tensor,
         store=c.matmul.store if tensor and not own.persistent else np.inf,

@@ -16,8 +16,9 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.scenarios.measured.serving.protocols import looked_back, protocol
 from roofcast.scenarios.measured.serving.rows import Ran, ran, server_of, turns
 from roofcast.simulator.serving.capacity import OFFLINE
-from roofcast.simulator.serving.engine import DOTS, FEW, Point
+from roofcast.simulator.serving.engine import DOTS, FEW
 from roofcast.simulator.serving.exchange import exchanges, in_turn
+from roofcast.simulator.serving.kinds import Point
 from roofcast.simulator.serving.passes import Spending
 from roofcast.simulator.serving.server import Server
 

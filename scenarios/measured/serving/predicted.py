@@ -12,6 +12,7 @@ import numpy as np
 
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.scenarios.measured.cells import LARGEST, LEAST, Row
+from roofcast.scenarios.measured.serving.bench import benched
 from roofcast.scenarios.measured.serving.protocols import Protocol, looked_back, protocol
 from roofcast.scenarios.measured.serving.rows import Ran, ran, turns
 from roofcast.scenarios.measured.serving.separate import POOLS, dealt, separate, served, two
@@ -73,6 +74,10 @@ def predict(row: Row, at: Ran, server: Server) -> Predicted:
     load = load_of(row, at)
     held = roomy(server, room(server, load.input_len, load.input_len + load.output_len), at)
     run = protocol(row)
+    if run.bench:
+        all_ = held._replace(limit=2**30).sequences(load.input_len + load.output_len)
+        server, most = benched(server, all_, load.input_len, load.output_len)
+        held = held._replace(limit=most)
     if steady:
         return _steady(server, load, at, run)
     if run.processes:  # as servers have them whose API is a process of its own

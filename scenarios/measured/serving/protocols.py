@@ -24,6 +24,7 @@ class Protocol(NamedTuple):
     processes: bool = False  # of the server, of their own, turn tokens into text
     requests: int = 0  # sent, all at once; 0: unstated
     repeats: bool = False  # of all of them, until they are one and a half times those at once
+    bench: bool = False  # run by trtllm-bench, which sets limits of the server for the lengths
     input_len: int = 0  # mean tokens of a prompt where the table has none; 0: unstated
 
 
