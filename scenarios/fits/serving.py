@@ -24,7 +24,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from roofcast.hwdb.constants import kernels
-from roofcast.hwdb.errors import BadInput, UnknownName
+from roofcast.hwdb.errors import BadInput, RoofcastError, UnknownName
 from roofcast.scenarios.measured.serving.cases import Case, Step, case
 from roofcast.simulator.serving.profiles import HERE, Profile, profile
 from roofcast.simulator.times.host import combine
@@ -181,13 +181,18 @@ def write(constants: dict[str, dict[str, float]], script: str = "serving.py") ->
         path.write_text(text, encoding="utf-8")
 
 
+def table_of(arguments: list[str]) -> str:
+    """The one file among the arguments of a script. Raises BadInput where there is not one."""
+    files = [a for a in arguments if not a.startswith("--")]
+    if len(files) != 1:
+        raise BadInput("give one measured table: python -m SCRIPT TABLE.csv[.gz] [--write]")
+    return files[0]
+
+
 def main(arguments: list[str]) -> None:
     """Fit, show and perhaps write."""
     options = [a for a in arguments if a.startswith("--")]
-    files = [a for a in arguments if not a.startswith("--")]
-    if len(files) != 1:
-        raise BadInput("give one table of measured servers: python -m .. TABLE.csv[.gz] [--write]")
-    everything, why = cases(read(files[0]))
+    everything, why = cases(read(table_of(arguments)))
     found = [c for c in everything if not c.suspect]
     counts = Counter(c.suspect for c in everything if c.suspect)
     constants = {name: fitted(name, everything) for name in FITTED}
@@ -208,4 +213,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except RoofcastError as error:
+        sys.exit(f"roofcast: {error}")

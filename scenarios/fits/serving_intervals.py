@@ -30,6 +30,7 @@ import numpy as np
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.hwdb.records import Device
+from roofcast.scenarios.fits.serving import table_of
 from roofcast.scenarios.measured.cells import rows
 from roofcast.scenarios.measured.serving.forecasts import QUANTITIES, completed, score_all
 from roofcast.scenarios.measured.serving.rows import device_of, server_of
@@ -193,9 +194,10 @@ def table(known: list[Error], strange: list[Error]) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     """Print, and with --write rewrite, the bounds."""
-    known = errors(arguments[0])
+    path = table_of(arguments)
+    known = errors(path)
     with families_unknown():
-        strange = errors(arguments[0])
+        strange = errors(path)
     lines = table(known, strange)
     print(f"local: profiles whose names begin with {', '.join(LOCAL)}")
     if "--write" in arguments:

@@ -27,8 +27,9 @@ import numpy as np
 
 from roofcast import hwdb
 from roofcast.hwdb.constants import kernels
+from roofcast.hwdb.errors import RoofcastError
 from roofcast.hwdb.formats import WIDTH
-from roofcast.scenarios.fits.serving import write
+from roofcast.scenarios.fits.serving import table_of, write
 from roofcast.scenarios.measured.cells import rows
 from roofcast.simulator.serving.experts import experts_hit
 from roofcast.simulator.times.matmul import matmul
@@ -124,7 +125,8 @@ def least(forecast: np.ndarray, measured: np.ndarray, grid: np.ndarray) -> Fit:
 
 def main(arguments: list[str]) -> None:
     """Fit, show and perhaps write."""
-    table = [r for r in rows(Path(arguments[0]), "measured kernels") if r["system"] in DEVICES]
+    every = rows(Path(table_of(arguments)), "measured kernels")
+    table = [r for r in every if r["system"] in DEVICES]
     layers = [
         r
         for r in table
@@ -159,4 +161,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except RoofcastError as error:
+        sys.exit(f"roofcast: {error}")

@@ -6,7 +6,8 @@
 its own (vllm; TensorRT-LLM where a benchmark's script says so), and of those that do it beside the
 engine's work (trt-llm, sglang). `user_s`: what each other user adds, whose tokens the same loop
 sends; one constant. What the scripts of a benchmark say of its lengths, and of steps
-for which a prompt waits, holds. The mean absolute log error is made least.
+for which a prompt waits, holds. The mean absolute error is made least, relative to what was
+measured, as the tables of errors give it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from roofcast.hwdb.errors import RoofcastError
-from roofcast.scenarios.fits.serving import write
+from roofcast.scenarios.fits.serving import table_of, write
 from roofcast.scenarios.measured.cells import rows
 from roofcast.scenarios.measured.serving.cases import suspect
 from roofcast.scenarios.measured.serving.forecasts import completed
@@ -84,7 +85,7 @@ def fitted(found: list[Point]) -> dict[str, float]:
 
     def loss(x: np.ndarray) -> float:
         values = dict(zip(START, np.exp(x), strict=True))
-        return float(np.abs(np.log(forecast(found, values) / measured)).mean())
+        return float(np.abs(forecast(found, values) / measured - 1.0).mean())
 
     first = np.log(list(START.values()))
     best = minimize(loss, first, method="Nelder-Mead", options={"maxiter": 1000, "fatol": 1e-6})
@@ -93,7 +94,7 @@ def fitted(found: list[Point]) -> dict[str, float]:
 
 def main(arguments: list[str]) -> None:
     """Fit, show and perhaps write."""
-    found = points(arguments[0])
+    found = points(table_of(arguments))
     values = fitted(found)
     for stack, constant, source in sorted({(p.stack, p.constant, p.source) for p in found}):
         mine = [p for p in found if (p.stack, p.constant, p.source) == (stack, constant, source)]
@@ -112,4 +113,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except RoofcastError as error:
+        sys.exit(f"roofcast: {error}")
