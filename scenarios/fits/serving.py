@@ -10,9 +10,6 @@ rows of its own profile, by the mean absolute log error, rows flagged by stated 
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import re
 import sys
 from collections import Counter, defaultdict
@@ -25,6 +22,7 @@ from scipy.optimize import minimize
 
 from roofcast.hwdb.constants import kernels
 from roofcast.hwdb.errors import BadInput, RoofcastError, UnknownName
+from roofcast.scenarios.measured.cells import rows
 from roofcast.scenarios.measured.serving.cases import Case, Step, case
 from roofcast.simulator.serving.profiles import HERE, Profile, profile
 from roofcast.simulator.times.host import combine
@@ -47,17 +45,10 @@ ITERATIONS = 300
 WITHIN = (0.8, 1.25)
 
 
-def read(path: str) -> list[dict[str, str]]:
-    """The rows of a CSV, packed or not."""
-    body = Path(path).read_bytes()
-    text = gzip.decompress(body) if path.endswith(".gz") else body
-    return list(csv.DictReader(io.StringIO(text.decode("utf-8"))))
-
-
-def cases(rows: Iterable[dict[str, str]]) -> tuple[list[Case], Counter[str]]:
+def cases(table: Iterable[dict[str, str]]) -> tuple[list[Case], Counter[str]]:
     """The cases of rows, and why others have none."""
     found, why = [], Counter[str]()
-    for row in rows:
+    for row in table:
         try:
             found.append(case(row))
         except (BadInput, UnknownName) as error:
@@ -192,7 +183,7 @@ def table_of(arguments: list[str]) -> str:
 def main(arguments: list[str]) -> None:
     """Fit, show and perhaps write."""
     options = [a for a in arguments if a.startswith("--")]
-    everything, why = cases(read(table_of(arguments)))
+    everything, why = cases(rows(Path(table_of(arguments)), "measured servers"))
     found = [c for c in everything if not c.suspect]
     counts = Counter(c.suspect for c in everything if c.suspect)
     constants = {name: fitted(name, everything) for name in FITTED}
