@@ -27,7 +27,15 @@ from roofcast.simulator.serving.profiles import elsewhere, profile
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.replay import Replayed, replay
 from roofcast.simulator.serving.result import ServingForecast
-from roofcast.simulator.serving.sample import Sample, alike, at_rate, in_loop, seen, together
+from roofcast.simulator.serving.sample import (
+    Sample,
+    alike,
+    at_rate,
+    in_loop,
+    loop_rate,
+    seen,
+    together,
+)
 from roofcast.simulator.serving.server import Degrees as Cut
 from roofcast.simulator.serving.server import Server
 from roofcast.simulator.serving.speculation import Speculation, speculation
@@ -261,16 +269,17 @@ def _followed(of: Replica, load: Load, held: Room, found: Mean, met: Sample) -> 
     one request each in the time of one (Little's law).
     """
     before, ramp = max(found.decoding, 1.0), of.server.profile.ramp
+    highest, late = found.requests_per_s / found.use, 0.0
     if load.kind == "concurrency":
-        rate = load.amount / met.mean("e2e")
-        found = found._replace(
-            requests_per_s=rate, use=min(found.use * rate / found.requests_per_s, 1.0)
-        )
+        rate = loop_rate(load, met, found.waiting > 0.0)
+        late = max(rate / highest - 1.0, 0.0)  # of a request: as mean values, none is above this
+        rate = min(rate, highest)
+        found = found._replace(requests_per_s=rate, use=rate / highest)
     if load.kind == "trace":
-        highest = found.requests_per_s / found.use
         rate = len(met.weight) / met.found.seconds / of.cut.replicas
         found = found._replace(requests_per_s=rate, use=rate / highest)
     found = seen(found, met, found.overhead)
+    found = found.delayed(late * found.e2e)
     known = costs(of.server, load, most_of(of.server, load, held, of.spec), of.spec, ramp)
     now = known.decode(np.array([max(found.decoding, 1.0), before]))
     return found._replace(step=found.step * float(now[0] / now[1]))
@@ -329,4 +338,5 @@ def _replayed(
     number = count(load, means=doubt)
     first = WAVE if own else load.amount / number
     share = first if load.amount > 1 else 0.0
-    return in_loop(load, number, min(share, 1.0), found.e2e, run, doubt and own)
+    taken = found.decoding if found.waiting > 0.0 else 0.0
+    return in_loop(load, number, min(share, 1.0), found.e2e, run, doubt and own, taken)

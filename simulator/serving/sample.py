@@ -94,7 +94,13 @@ def at_rate(load: Load, count: int, there: float, run: Run, means: bool = False)
 
 
 def in_loop(
-    load: Load, count: int, share: float, cycle: float, run: Run, means: bool = False
+    load: Load,
+    count: int,
+    share: float,
+    cycle: float,
+    run: Run,
+    means: bool = False,
+    taken: float = 0.0,
 ) -> Sample:
     """`count` requests of users who wait for their answers.
 
@@ -104,6 +110,11 @@ def in_loop(
     of each does not count. Requests behind the last ones keep the others busy. means: that the
     mean values are wanted, too: the others are drawn several times, as many requests in two draws,
     and more until these are known.
+
+    taken: places of users of whom others wait for one; 0 where none does. These are decoding at the
+    start, each at another token of its answer, and the others stand in the queue. The queue that
+    requests which come together meet is still filling: they are counted as if they had waited for
+    as long as the others, so that users at once = requests per second x end to end.
     """
     users = int(load.amount)
     together = min(users, count) if share else 0
@@ -118,13 +129,48 @@ def in_loop(
     def mixed(draw: int) -> Replayed:
         sent = requests(load, 2 * users + each, draw)
         starts = np.random.default_rng((load.seed, draw, 1)).random(users)
-        sent.arrival[:users] = cycle * np.sort(starts)
+        if taken:
+            sent = _under_way(sent, starts[: max(round(taken), 1)])
+        else:
+            sent.arrival[:users] = cycle * np.sort(starts)
         return run(sent, users, users + each).part(users, users + each)
 
     several = means and users > 1
     each = math.ceil(others / 2) if several else others
     drawn = _drawn(mixed, 2, MOST // each) if several else [mixed(0)]
+    if first and taken:
+        first = [_waited(first[0], float(np.mean([one.e2e.mean() for one in drawn])))]
     return _joined(first, drawn, share)
+
+
+def _under_way(sent: Requests, shares: np.ndarray) -> Requests:
+    """Requests of which the first ones are decoding at the start, of each a share of its answer is
+    there already: all but the last token of that is in the cache.
+    """
+    first = slice(len(shares))
+    made = np.floor(shares * (sent.output[first] - 1)).astype(np.int64)
+    asked, left, cached = (values.copy() for values in (sent.input, sent.output, sent.cached))
+    asked[first] += made
+    left[first] -= made
+    cached[first] = asked[first] - 1
+    return sent._replace(input=asked, output=left, cached=cached)
+
+
+def _waited(found: Replayed, e2e: float) -> Replayed:
+    """Requests that wait longer, all alike, until they take at least so long in the mean [s]."""
+    late = max(e2e - float(found.e2e.mean()), 0.0)
+    longer = {name: getattr(found, name) + late for name in ("ttft", "e2e", "queued")}
+    return found._replace(**longer)
+
+
+def loop_rate(load: Load, found: Sample, waits: bool) -> float:
+    """Requests per second of users who send one each in the time of one (Little's law).
+
+    waits: whether users wait for a place. Where all requests that count are the first ones, the
+    queue only empties: then from the first request to the last answer.
+    """
+    burst = load.requests is not None and load.requests <= load.amount
+    return load.amount / (found.found.seconds if burst and waits else found.mean("e2e"))
 
 
 def _drawn(draw: Callable[[int], Replayed], fewest: int, most: int) -> list[Replayed]:

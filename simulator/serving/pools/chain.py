@@ -15,7 +15,7 @@ from roofcast.simulator.serving.pools.asked import Pair, Pools, pair
 from roofcast.simulator.serving.pools.means import Apart, Costing, arriving, closed, full
 from roofcast.simulator.serving.pools.replay import groups, lengths, part, sample
 from roofcast.simulator.serving.result import ServingForecast
-from roofcast.simulator.serving.sample import Sample, seen
+from roofcast.simulator.serving.sample import Sample, loop_rate, seen
 
 
 class Run(NamedTuple):
@@ -85,7 +85,9 @@ def replayed(made: Run, load: Load, met: Apart, trace: Requests | None = None) -
     there = found.e2e
     if load.kind == "rate":
         there *= found.requests_per_s / groups(of)
-    return sample(steps, one, number, there, min(first if one.amount > 1 else 0.0, 1.0))
+    share = min(first if one.amount > 1 else 0.0, 1.0)
+    taken = found.decoding if load.kind == "concurrency" and found.waiting > 0.0 else 0.0
+    return sample(steps, one, number, there, share, taken=taken)
 
 
 def _followed(made: Run, met: Apart, found: Sample) -> Apart:
@@ -93,14 +95,17 @@ def _followed(made: Run, met: Apart, found: Sample) -> Apart:
     in the time of one (Little's law).
     """
     before, n, load = met.mean, made.costing.n, made.of.load
-    if load.kind != "rate":
-        closed = load.kind == "concurrency"
-        rate = (
-            load.amount / found.mean("e2e") if closed else len(found.weight) / found.found.seconds
-        )
-        use = rate / made.costing.totals.highest
-        before = before._replace(requests_per_s=rate, use=min(use, 1.0) if closed else use)
+    highest, late = float(made.costing.totals.highest), 0.0
+    if load.kind == "concurrency":
+        rate = loop_rate(load, found, before.waiting > 0.0)
+        late = max(rate / highest - 1.0, 0.0)  # of a request: as mean values, none is above this
+        rate = min(rate, highest)
+        before = before._replace(requests_per_s=rate, use=rate / highest)
+    if load.kind == "trace":
+        rate = len(found.weight) / found.found.seconds
+        before = before._replace(requests_per_s=rate, use=rate / highest)
     after = seen(before, found, before.overhead)
+    after = after.delayed(late * after.e2e)
     after = after._replace(decoding=after.decoding / n)
     step = float(made.costing.costs.decode(max(after.decoding, 1.0)))
     rest = max(after.ttft - after.overhead - after.queue, 0.0)

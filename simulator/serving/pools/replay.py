@@ -222,18 +222,25 @@ def _found(
 
 
 def sample(
-    of: Lengths, load: Load, count: int, there: float, share: float, trace: Requests | None = None
+    of: Lengths,
+    load: Load,
+    count: int,
+    there: float,
+    share: float,
+    trace: Requests | None = None,
+    taken: float = 0.0,
 ) -> Sample:
     """`count` requests of a load that count, of these instances.
 
     there: requests under way at once, about, at a rate; of a closed loop seconds of a request.
-    share: of requests of a closed loop that come together.
+    share: of requests of a closed loop that come together. taken: sequences of each instance that
+    decode where others wait, else 0.
     """
     if trace is not None:
         return alike(replayed(of, trace))
     run, own = partial(replayed, of), load.requests is None
     if load.kind == "concurrency":
-        return in_loop(load, count, share, there, run, own)
+        return in_loop(load, count, share, there, run, own, taken * of.decodes)
     return at_rate(load, count, there, run, own)
 
 
