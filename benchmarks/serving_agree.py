@@ -123,9 +123,9 @@ def draw_one(random: Random, kind: str, wanted: str = "") -> Row | None:
         return None
     told = mean
     if (doubt or kind == "rate") and wanted != "means":
-        seen = one_pool._replayed(of, load, held, mean, None)
+        seen = one_pool.replayed(of, load, held, mean, None)
         told = one_pool._followed(of, load, held, mean, seen)  # type: ignore[arg-type]
-    samples = replays(load, lambda at: one_pool._replayed(of, at, held, mean, None))
+    samples = replays(load, lambda at: one_pool.replayed(of, at, held, mean, None))
     name = f"{named(words)} {load.input_len}/{load.output_len} {kind} {load.amount:.4g}"
     return compared(f"{name}; {doubt}", told, samples)
 

@@ -174,7 +174,7 @@ def serve(
     if replays is None or load.kind == "rate":
         replays = replays or bool(doubt)
     replays = replays and not crowded(load, found.use)
-    met = _replayed(of, load, held, found, trace) if replays else None
+    met = replayed(of, load, held, found, trace) if replays else None
     if met is not None and (doubt or load.kind in ("rate", "trace")):
         met = met._replace(means=True)
         found = _followed(of, load, held, found, met)
@@ -312,10 +312,10 @@ def _remembered_steps(
     return Steps(server, most, longest, typical, spec, near)
 
 
-def _replayed(
-    of: Replica, load: Load, held: Room, found: Mean, trace: Requests | None
+def replayed(
+    of: Replica, load: Load, held: Room, found: Mean, trace: Requests | None = None
 ) -> Sample | None:
-    """Requests replayed on one replica; those of a trace on all."""
+    """Requests replayed on one replica; those of a trace on all. found: its mean values."""
     way = found.overhead
     if trace is not None:
         steps = steps_of(of, load, held, float((trace.input + trace.output).max()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from functools import partial
 
 import msgspec
 import numpy as np
@@ -14,14 +13,12 @@ from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.units import check_has_unit, quantity
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import PERCENTILE, SLO, Level, Serving
-from roofcast.simulator.serving.chain import costs, count, held_of, replica, serve, steps_of
+from roofcast.simulator.serving.chain import costs, held_of, replayed, replica, serve
 from roofcast.simulator.serving.interval import error_at
 from roofcast.simulator.serving.likeness import Likeness
-from roofcast.simulator.serving.load import Load, Requests
+from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import mean
-from roofcast.simulator.serving.replay import Replayed, replay
 from roofcast.simulator.serving.result import ServingForecast
-from roofcast.simulator.serving.sample import at_rate
 
 HALVINGS = 14  # of the search for a rate
 SLOWEST = 0.01  # share of the highest rate below which no rate is looked for
@@ -86,8 +83,6 @@ class Curve:
         full = msgspec.structs.replace(load, kind="offline")
         ramp = of.server.profile.ramp
         self.highest = mean(of.server, full, self.held, of.spec, ramp, costs).requests_per_s
-        longest = (1 + load.spread) * (load.input_len + load.output_len)
-        self.steps = steps_of(of, load, self.held, longest)
         self.found: dict[float, dict[str, float]] = {}
 
     def at(self, rate: float) -> dict[str, float]:
@@ -95,18 +90,14 @@ class Curve:
         if rate not in self.found:
             one = msgspec.structs.replace(self.load, amount=rate)
             there = mean(self.of.server, one, self.held, self.of.spec, made=costs)
-            number = count(one, there.use)
-            run = partial(self._run, there.overhead)
-            met = at_rate(one, number, rate * there.e2e, run)
+            met = replayed(self.of, one, self.held, there)  # the requests of a single forecast
+            assert met is not None, "a rate is replayed"
             self.found[rate] = {
                 name: met.percentile(name, self.wanted.percent)
                 for name in self.wanted.limits
                 if np.isfinite(getattr(met.found, name)).any()
             }
         return self.found[rate]
-
-    def _run(self, way: float, sent: Requests, users: int | None, needed: int) -> Replayed:
-        return replay(self.steps, sent, self.held, users, way, needed)
 
     def worst(self, rate: float) -> tuple[float, str]:
         """The time that misses its limit most, as a multiple of the limit, and its name."""

@@ -62,7 +62,7 @@ def both(asked, load):
     return (
         found,
         doubt,
-        lambda seed: chain._replayed(of, changed(load, seed=seed), held, found, None),
+        lambda seed: chain.replayed(of, changed(load, seed=seed), held, found, None),
     )
 
 

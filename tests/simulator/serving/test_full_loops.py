@@ -40,7 +40,7 @@ def test_users_are_never_served_faster_than_at_the_highest_rate(case):
     held = chain.held_of(of, load)
     highest, found = highest_of(of, load, held), chain._means(of, load, held)
     assert found.requests_per_s <= 1.01 * highest
-    met = chain._replayed(of, load, held, found, None)
+    met = chain.replayed(of, load, held, found, None)
     assert loop_rate(load, met, found.waiting > 0.0) <= 1.01 * highest
     forecast = chain.serve(asked)
     assert forecast.requests_per_s <= (1.0 + 1e-9) * highest
