@@ -187,7 +187,7 @@ class Costs:
     def rate_of(self, decoding: Numbers, step: Numbers, added: Numbers) -> Numbers:
         """The same at steps that are known."""
         if self.more == 0:  # the prompt's pass makes the only token
-            return 1.0 / self.first
+            return self.highest() + 0.0 * decoding
         return decoding / (self.more * step + self.others * decoding * added)
 
     def highest(self) -> Numbers:
@@ -199,9 +199,18 @@ class Costs:
     @cached_property
     def _highest(self) -> Numbers:
         if self.more == 0:
-            return 1.0 / self.first
+            return self.passing(self.most)
         step, added = self.decode(self.most), self.added(self.most)
         return self.most / (self.more * step + self.most * added)
+
+    def passing(self, there: Numbers) -> Numbers:
+        """Prompts per second while so many wait or are computed, one at least, and none decodes: a
+        pass takes all of them, up to a chunk.
+        """
+        if np.all(np.less(self.together, 1.0)):
+            return 1.0 / self.first + 0.0 * there
+        k = np.minimum(there, self.served)
+        return k / np.where(np.less(self.together, 1.0), self.first, self.of_pass(k))
 
     @cached_property
     def together(self) -> Numbers:

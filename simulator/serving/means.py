@@ -179,8 +179,7 @@ def _closed(costs: Costs) -> Mean:
         return decoding + found.requests_per_s * found.ttft
 
     if costs.more == 0:
-        found = _steady(costs, np.ones_like(users, dtype=float), wave)
-        return found.delayed(np.maximum(users / found.requests_per_s - found.e2e, 0.0))
+        return _prompts_alone(costs)
     # where it is bound by memory or the stack's limit, the others wait
     fullest = under_way(most)
     bound = fullest <= users
@@ -197,6 +196,21 @@ def _closed(costs: Costs) -> Mean:
     share = np.where(bound, 0.0, costs.ramp)
     both: list[Numbers] = [share * a + (1.0 - share) * b for a, b in zip(same, found, strict=True)]
     return Mean(*both)
+
+
+def _prompts_alone(costs: Costs) -> Mean:
+    """C users whose answers are the token that the pass of the prompt makes: no more are served
+    than passes take, and no faster than without a queue.
+    """
+    users, highest = costs.users, costs.highest()
+    found = _steady(costs, np.ones_like(users, dtype=float))
+    rate = np.minimum(users / (costs.outside + costs.first), highest)
+    ttft = users / rate
+    queue = ttft - costs.outside - costs.first
+    return found._replace(
+        ttft=ttft, e2e=ttft, queue=queue, requests_per_s=rate, use=rate / highest,
+        waiting=np.where(rate < highest, 0.0, np.maximum(queue, 0.0)),
+    )  # fmt: skip
 
 
 def _coming_back(costs: Costs, found: Mean, share: Numbers) -> Mean:
@@ -309,8 +323,7 @@ def _sharing(costs: Costs, rate: float, most: float) -> tuple[float, float]:
     """Mean number of requests in the system, and of those that wait for a place."""
     n = np.arange(1, int(most) + 1)
     step, stall = (np.interp(n, costs.grid, each) for each in (costs.steps, costs.stalls))
-    work = costs.more * step + n * stall if costs.more else n * costs.first
-    served = n / work
+    served = n / (costs.more * step + n * stall) if costs.more else costs.passing(1.0 * n)
     ratio = np.log(rate / served)
     logs = np.concatenate([[0.0], np.cumsum(ratio)])
     weights = np.exp(logs - logs.max())

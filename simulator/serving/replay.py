@@ -306,7 +306,7 @@ def replay(
     engine = Batching(steps, asked, held, users, request_s, needed)
     engine.run()
     issued, first, end = (np.array(v) for v in (engine.issued, engine.first, engine.end))
-    queued = np.maximum(np.array(engine.taken) - issued - request_s, 0.0)
+    queued = np.maximum(np.round(np.array(engine.taken) - issued - request_s, 12), 0.0)
     more = asked.output - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot = np.where(more > 0, (end - first) / more, np.nan)

@@ -4,6 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.serving import chain
 from roofcast.simulator.serving.asked import Serving
 from roofcast.simulator.serving.load import Load, requests
@@ -86,3 +87,27 @@ def test_two_pools_are_served_no_faster_than_the_slower_one_serves(users):
     forecast = two_pools.serve(asked)
     assert 0.97 * highest < forecast.requests_per_s <= (1.0 + 1e-9) * highest
     assert forecast.under_way == pytest.approx(users, rel=1e-9)
+
+
+@pytest.mark.parametrize("new", [600, 1024, 20_000])
+def test_answers_of_one_token_have_one_highest_rate(new):
+    """That of full passes of prompts, whatever the load."""
+    given = {"input_len": new, "output_len": 1}
+    asked = asked_of("llama-3.1-8b", "l40s", 1, **given)
+    server = chain.replica(asked).server
+    k = max(server.chunk_tokens / new, 1.0)
+    of_chunk = float(server.prefill(k, new)) / k
+    loads = [Load(kind="offline", **given), Load(kind="rate", amount=0.1, **given)]
+    loads += [asked_of("llama-3.1-8b", "l40s", users, **given).load for users in (1, 4, 8, 60)]
+    found = [chain.serve(changed(asked, load=load)) for load in loads]
+    every = {f"{f.highest_requests_per_s:.9g}" for f in found}
+    assert len(every) == 1
+    highest = found[0].highest_requests_per_s
+    if new <= server.chunk_tokens:
+        assert highest == pytest.approx(1.0 / of_chunk, rel=1e-6)
+    assert all(f.requests_per_s <= highest * (1.0 + 1e-9) for f in found)
+    assert found[-1].requests_per_s == pytest.approx(highest, rel=0.02)
+    rate = Load(kind="rate", amount=1.01 * highest, **given)
+    with pytest.raises(BadInput, match="the highest is"):
+        chain.serve(changed(asked, load=rate))
+    assert chain.serve(changed(asked, load=changed(rate, amount=0.97 * highest))).use < 1.0
