@@ -101,15 +101,26 @@ def test_random_closed_loops_agree_with_a_replay_below_70_percent_load():
     assert np.max(off) < 0.08
 
 
-def test_prompts_whose_passes_differ_by_a_tile_are_replayed():
-    """On an A100 one of 1,000 tokens computes no tile of experts more than one of 950 does."""
-    case = ("qwen3-30b-a3b", "a100-sxm4-80gb", 1, "fp8", "vllm", 995, 306, 2)
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("llama-3-8b", "a100-sxm4-80gb", 1, None, "vllm", 256, 300, 1),
+        ("llama-3.1-70b", "a100-sxm4-80gb", 1, "fp8", "vllm", 256, 212, 1),
+        ("llama-3.1-70b", "mi300x", 1, "fp8", "vllm-2025", 129, 154, 2),
+        ("llama-3-8b", "rtx-4090", 1, "fp8", "vllm", 258, 96, 1),
+    ],
+    ids=lambda case: f"{case[0]}-{case[1]}",
+)
+def test_prompts_whose_passes_differ_by_a_tile_are_replayed(case):
+    """A prompt of few more tokens than a tile has rows takes a fifth longer, and half of the
+    prompts around 256 tokens are such: the mean pass is not that of the mean length.
+    """
     found, doubt, met = both(asked_of(*case), asked_of(*case).load)
-    assert "differ by tiles" in doubt and abs(found.ttft / met(1).mean("ttft") - 1.0) > 0.08
+    assert "differ by tiles" in doubt and abs(found.ttft / met(1).mean("ttft") - 1.0) > 0.03
     alike = asked_of(*case)
     alike = changed(alike, load=changed(alike.load, spread=0.0))
     found, doubt, met = both(alike, alike.load)
-    assert not doubt and found.ttft == pytest.approx(met(1).mean("ttft"), rel=0.05)
+    assert not doubt and found.ttft == pytest.approx(met(1).mean("ttft"), rel=0.01)
 
 
 def test_where_mean_values_do_not_hold_a_page_has_those_of_its_replay():
