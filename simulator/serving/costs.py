@@ -27,7 +27,8 @@ def grid_of(most: float) -> np.ndarray:
 
 
 def asks(server: Server, load: Load, most: float, spec: Speculation) -> list[Ask]:
-    """The steps that `Costs` are made of: of decoding, with what is drafted, and with prompts.
+    """The steps that `Costs` are made of: of decoding, with what is drafted, and with prompts, of
+    which a long one has a column for each of its chunks.
 
     A step makes a token of each of B sequences, of which every request needs `more`: B / more
     prompts come with each step, in one where they are fewer.
@@ -37,20 +38,23 @@ def asks(server: Server, load: Load, most: float, spec: Speculation) -> list[Ask
     if spec.drafted:
         steps.append(("mixed", (sizes, at, sizes * spec.drafted, at, sizes)))
     if load.new > chunk:
-        return steps + [("mixed", (sizes, at, *c)) for c in chunks(load, chunk)]
+        return [*steps, ("mixed", (sizes[:, None], at, *chunks(load, chunk)))]
     k = _prompts(sizes, load, chunk, spec)
     return [*steps, ("mixed", (sizes, at, k * load.new, load.hit, k))]
 
 
 def asks_first(server: Server, load: Load) -> list[Ask]:
     """The passes of one prompt where nothing decodes."""
-    parts = chunks(load, max(int(server.chunk_tokens), 1))
-    return [("prefill", (1.0, new, cached)) for new, cached in parts]
+    chunk = max(int(server.chunk_tokens), 1)
+    if load.new <= chunk:
+        return [("prefill", (1.0, load.new, load.hit))]
+    return [("prefill", (1.0, *chunks(load, chunk)))]
 
 
-def chunks(load: Load, chunk: int) -> list[tuple[int, int]]:
+def chunks(load: Load, chunk: int) -> tuple[np.ndarray, np.ndarray]:
     """New tokens of each chunk of a prompt, and the tokens before it."""
-    return [(min(chunk, load.new - start), load.hit + start) for start in range(0, load.new, chunk)]
+    start = np.arange(0, load.new, chunk)
+    return np.minimum(chunk, load.new - start), load.hit + start
 
 
 def asks_wave(server: Server, load: Load, most: float) -> list[Ask]:
@@ -110,25 +114,27 @@ class Costs:
             timed = [getattr(server, name)(*sizes) for name, sizes in asks(*self._lengths)]
         else:
             timed, self.first, self.wave_passes = list(found[0]), found[1], found[2]
-        times = [np.broadcast_to(np.asarray(t, float), self.grid.shape) for t in timed]
-        plain, prompts = times[0], times[2 if spec.drafted else 1 :]
-        step = times[1] + spec.draft * plain if spec.drafted else plain
+        plain, *checked = (
+            np.broadcast_to(np.asarray(t, float), self.grid.shape) for t in timed[:-1]
+        )
+        step = checked[0] + spec.draft * plain if spec.drafted else plain
         self.steps = step / spec.tokens
         """A decode step, per token, on the grid."""
-        self.stalls = self._stalls(plain, prompts)
+        self.stalls = self._stalls(plain, np.asarray(timed[-1], float))
         """What each prompt adds to the steps, on the grid."""
 
     @property
     def _lengths(self) -> tuple[Server, Load, float, Speculation]:
         return self.server, self.load, self.most, self.spec
 
-    def _stalls(self, plain: np.ndarray, prompts: Sequence[np.ndarray]) -> np.ndarray:
-        """What each prompt adds to the steps, for every number of decoding sequences."""
+    def _stalls(self, plain: np.ndarray, mixed: np.ndarray) -> np.ndarray:
+        """What each prompt adds to the steps, for every number of decoding sequences; mixed: steps
+        with prompts in them.
+        """
         if self.load.new > self.chunk:
-            parts = [np.maximum(each - plain, 0.0) for each in prompts]
-            return np.asarray(np.sum(parts, axis=0))
+            return np.asarray(np.maximum(mixed - plain[:, None], 0.0).sum(axis=1))
         k = _prompts(self.grid, self.load, self.chunk, self.spec)
-        return np.maximum(prompts[0] - plain, 0.0) / k
+        return np.asarray(np.maximum(mixed - plain, 0.0) / k)
 
     def of(self, load: Load) -> Costs:
         """The same for another load of the same lengths."""
@@ -258,9 +264,7 @@ class Costs:
             return whole * full + rest
         if self.load.new <= self.chunk:
             return float(self.server.prefill(prompts, self.load.new, self.load.hit))
-        parts = chunks(self.load, self.chunk)
-        one = sum(float(self.server.prefill(1, new, cached)) for new, cached in parts)
-        return prompts * one
+        return prompts * float(np.sum(self.server.prefill(1.0, *chunks(self.load, self.chunk))))
 
     def each_of(self, prompts: Numbers) -> Numbers:
         """Of a pass of so many prompts where nothing decodes, the part of each."""

@@ -160,7 +160,7 @@ def costs_of(every: Sequence[tuple[Replica, Room]], load: Load) -> list[Costs]:
         )
         for (of, _), most, *asked in zip(some, most_each, steps, first, waves, strict=True):
             a, b, c = ([next(spent).total for _ in each] for each in asked)
-            times, profile = (a, sum(float(t) for t in b), c), of.server.profile
+            times, profile = (a, float(np.sum(b[0])), c), of.server.profile
             found.append(Costs(of.server, load, most, of.spec, profile.ramp, found=times))
     return found
 

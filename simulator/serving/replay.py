@@ -158,14 +158,33 @@ class Batching:
             pairs += tokens * (before + tokens / 2)
             if taken[i] != taken[i]:  # not a number: not taken yet
                 taken[i] = self.now
-        seconds = steps.added(b, new, pairs)
+        many = self._alike(chunk) if len(chunk) == 1 else 1
+        further = (many - 1) / 2
+        seconds = steps.added(b, new, pairs + further * new * new)
         if b:
-            seconds += steps.decode(b, self.base / b + self.count)
-        self._pass(seconds, 1 if b else 0)
+            seconds += steps.decode(b, self.base / b + self.count + further * self.per_step)
+        self._pass(many * seconds, many if b else 0)
         for i, tokens, before in chunk:
-            done = self.computed[i] = before + tokens
+            done = self.computed[i] = before + many * tokens
             if done == self.input[i] + self.made[i]:
                 self._started(i)
+
+    def _alike(self, chunk: list[tuple[int, int, int]]) -> int:
+        """Steps from here on that have a chunk of the same prompt alone and the same sequences that
+        decode. Their times are linear in the tokens before them, so that all are taken at once.
+        """
+        i, tokens, before = chunk[0]
+        left = self.input[i] + self.made[i] - before
+        if tokens >= left:
+            return 1
+        many = (left - 1) // tokens  # the last chunk is another
+        ending, end_of = self.ending, self.end_of
+        if end_of:
+            while end_of.get(ending[0][1]) != ending[0][0]:
+                heappop(ending)
+            until = ceil((ending[0][0] - self.count) / self.per_step - 1e-9)
+            many = min(many, max(until, 1))
+        return many
 
     def _started(self, i: int) -> None:
         """The last chunk of a prompt gives the first token, or the next one after a loss."""
@@ -306,7 +325,7 @@ def replay(
     engine = Batching(steps, asked, held, users, request_s, needed)
     engine.run()
     issued, first, end = (np.array(v) for v in (engine.issued, engine.first, engine.end))
-    queued = np.maximum(np.round(np.array(engine.taken) - issued - request_s, 12), 0.0)
+    queued = np.maximum(np.round(np.array(engine.taken) - issued - request_s, 6), 0.0)
     more = asked.output - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot = np.where(more > 0, (end - first) / more, np.nan)
