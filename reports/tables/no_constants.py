@@ -26,7 +26,7 @@ NO_CONSTANTS = {
             ("server", "LARGE SMALLER", "arg_utils of vLLM: 1024 sequences from 70 GiB, else 256"),
             ("sample", "FILL PERCENT", "requests of a replay; percentages"),
             ("sample", "KNOWN DRAWS MOST PARTS", "when a mean is known well enough; said"),
-            ("slo", "SLOWEST HIGHEST GRID SURE", "rates that are looked for; said"),
+            ("slo", "SLOWEST HIGHEST GRID CLOSE SURE", "rates that are looked for; said"),
             ("needed", "MOST APART", "limit; slack of a bound that brute force in a test confirms"),
             ("many", "FINE RATIO", "numbers of users of a search"),
             ("costs", "WAVES", "grid of an interpolation"),

@@ -24,6 +24,7 @@ HALVINGS = 14  # of the search for a rate
 SLOWEST = 0.01  # share of the highest rate below which no rate is looked for
 HIGHEST = 0.95  # and above which none is: the queue grows without bound near 1
 GRID = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, HIGHEST)  # shares of it at which the level is looked at
+CLOSE = 0.002  # of a rate: how near to the highest it is looked for
 SURE = 0.9  # probability with which a level is wanted
 
 
@@ -170,18 +171,10 @@ def reached(
     limit that is missed most. Raises BadInput with it.
     """
     wanted = curve.wanted
-    low, high = SLOWEST * curve.highest, HIGHEST * curve.highest
-    ratio, worst = curve.worst(low)
+    ratio, worst = curve.worst(SLOWEST * curve.highest)
     if ratio > 1.0:
         raise BadInput(missed(worst))
-    if curve.worst(high)[0] <= 1.0:
-        low = high
-    else:
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if curve.worst(middle)[0] <= 1.0 else (low, middle)
-            if high - low < 0.002 * high:
-                break
+    low, high = _highest(curve)
     found = forecast(low)
     near = f"no rate above {HIGHEST:.0%} of the capacity is looked at: the level holds up to there"
     return msgspec.structs.replace(
@@ -191,6 +184,29 @@ def reached(
         slo_probability=curve.probability(low),
         slo_sure_requests_per_s=replicas * low * _most(lambda x: curve.holds(x * low, SURE)),
     )
+
+
+def _highest(curve: Curve) -> tuple[float, float]:
+    """The highest rate at which the level holds, and one up to CLOSE above at which it does not:
+    the same rate where no higher one is looked at. Between two rates it is looked for where a line
+    through their times meets the level, a little below and above that in turn.
+    """
+    rates = [SLOWEST, *GRID]
+    missed = next((s for s in GRID if curve.worst(s * curve.highest)[0] > 1.0), None)
+    if missed is None:
+        return HIGHEST * curve.highest, HIGHEST * curve.highest
+    low, high = (s * curve.highest for s in (rates[rates.index(missed) - 1], missed))
+    for turn in range(HALVINGS):
+        if high - low < CLOSE * high:
+            break
+        below, above = (curve.worst(rate)[0] for rate in (low, high))
+        share, least = 0.5, CLOSE * high / 4
+        if turn % 3 < 2:
+            share = (1.0 - below) / (above - below)
+        aim = low + share * (high - low) + (0.0, -least, least)[(turn + 1) % 3]
+        middle = min(max(aim, low + least), high - least)
+        low, high = (middle, high) if curve.worst(middle)[0] <= 1.0 else (low, middle)
+    return low, high
 
 
 def _most(holds: Callable[[float], bool]) -> float:
