@@ -81,7 +81,8 @@ def _load(function: Any) -> Any:
             ),
             click.option(
                 "--requests", type=Whole(), metavar="N",
-                help="Requests that are replayed. Default: 2000; of users 10 each, at least 200.",
+                help="Requests that are replayed. Default: 400, more near the capacity; of users 5"
+                " each, at least 200; drawn again until means are known.",
             ),
             click.option(
                 "--seed", type=click.IntRange(0), default=0, metavar="N",

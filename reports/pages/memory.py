@@ -20,6 +20,7 @@ from roofcast.reports.format import (
 from roofcast.reports.pages.asked import assumptions, pass_or_step, trained, what
 from roofcast.reports.pages.layout import layout_line, offloaded, on_what, stages_section
 from roofcast.reports.parts import Console, Table, Text
+from roofcast.simulator.forecast.memory_error import share_below
 from roofcast.simulator.forecast.result import Fitting, Forecast, LayerForecast
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.precision import fewest_weight_bytes, weight_bytes
@@ -164,11 +165,10 @@ def doubtful(forecast: Forecast) -> str:
     m = forecast.memory
     if m.low_bytes is None or m.high_bytes is None or m.capacity_bytes is None:
         return ""
-    if not m.low_bytes <= m.capacity_bytes <= m.high_bytes:
+    below = share_below(m.low_bytes, m.high_bytes, m.capacity_bytes)
+    if below is None:
         return ""
     low, high = (side / m.peak_bytes for side in (m.low_bytes, m.high_bytes))
-    # a tenth of the measured peaks lay below the interval, a tenth above
-    below = 0.1 + 0.8 * (m.capacity_bytes - m.low_bytes) / (m.high_bytes - m.low_bytes)
     return (
         f" (80 % interval: {binary(m.low_bytes)} to {binary(m.high_bytes)}, as measured peaks were"
         f" {low:.2f} to {high:.2f} times their forecast: about {10.0 * below:.0f} of 10 such runs"

@@ -16,7 +16,7 @@ from roofcast.reports.console import (
 from roofcast.reports.format import binary, digits, money, percent, rate, seconds, si
 from roofcast.reports.pages.serving_pools import show_pools, where
 from roofcast.reports.parts import Console, Table
-from roofcast.simulator.serving.result import ServingForecast, Spread
+from roofcast.simulator.serving.result import ServingForecast, ServingMemory, Spread
 
 WORDS = {  # of parts of a step
     "products": "matrix products",
@@ -248,11 +248,7 @@ def _memory(out: Console, f: ServingForecast) -> None:
         ["weights", binary(m.weights_bytes), ""],
         ["runtime", binary(m.runtime_bytes), "context, libraries, workspaces"],
         ["KV cache", binary(m.cache_bytes), per],
-        [
-            "peak",
-            binary(m.peak_bytes),
-            f"of this load{_between(m.peak_bytes_low, m.peak_bytes_high)}",
-        ],
+        ["peak", binary(m.peak_bytes), f"of this load{_between(m)}"],
     ]
     if m.usable_bytes is not None:
         of = f"of {binary(m.capacity_bytes)}, that {f.stack} uses"
@@ -275,11 +271,15 @@ def _memory(out: Console, f: ServingForecast) -> None:
     _longest(out, f)
 
 
-def _between(low: float | None, high: float | None) -> str:
-    """The 80 % interval of a peak, where measured runs tell it."""
-    if low is None or high is None:
+def _between(m: ServingMemory) -> str:
+    """The 80 % interval of a peak, where measured runs tell it, and whether it may not fit."""
+    if m.peak_bytes_low is None or m.peak_bytes_high is None:
         return ""
-    return f"; 80 % interval {binary(low)} to {binary(high)}"
+    found = f"; 80 % interval {binary(m.peak_bytes_low)} to {binary(m.peak_bytes_high)}"
+    if m.fitting_share is None:
+        return found
+    capacity = ", the capacity" if m.peak_bytes_high == m.capacity_bytes else ""
+    return f"{found}{capacity}: may not fit, about {10.0 * m.fitting_share:.0f} of 10 such runs do"
 
 
 def _stack_limits(f: ServingForecast) -> bool:

@@ -11,7 +11,7 @@ PLAIN = (
     "model", "device", "devices", "replicas", "stack", "weights", "kv", "load", "amount",
     "input_len", "output_len", "requests_per_s", "output_tokens_per_s", "total_tokens_per_s",
     "output_tokens_per_s_per_device", "tokens_per_s_per_user", "prefill_tokens_per_s", "decoding",
-    "waiting_s", "use", "highest_requests_per_s", "decode_step_s", "prefill_s", "power_w",
+    "waiting_s", "use", "means", "highest_requests_per_s", "decode_step_s", "prefill_s", "power_w",
     "energy_j_per_output_token", "price_usd_per_hour", "usd_per_million_input",
     "usd_per_million_output", "usd_per_million_output_all",
 )  # fmt: skip

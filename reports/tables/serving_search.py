@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from roofcast.simulator.serving.result import CLOSED, REPLAY
 from roofcast.simulator.serving.search import Found
 from roofcast.simulator.serving.settled import Shown
 
@@ -31,8 +32,8 @@ def rows_of(found: Found, shown: Shown, indices: Iterable[int]) -> list[dict[str
 
 
 def means_of(replayed: bool) -> str:
-    """What the mean values of a row are from."""
-    return "replay" if replayed else "closed form"
+    """What the means of a row are from."""
+    return REPLAY if replayed else CLOSED
 
 
 def _layout(found: Found, i: int) -> dict[str, Any]:

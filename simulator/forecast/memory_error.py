@@ -42,3 +42,15 @@ def band(peak_bytes: float, mode: str) -> tuple[float, float] | tuple[None, None
     """
     found: Factors | None = getattr(factors(), mode)
     return (peak_bytes * found.low, peak_bytes * found.high) if found else (None, None)
+
+
+def share_below(low: float | None, high: float | None, limit: float) -> float | None:
+    """Share of measured peaks below a limit inside the interval of 80 % of them, of which a tenth
+    lay below it and a tenth above, evenly between; None outside, and where there is none [bytes].
+
+    >>> round(share_below(40.0, 50.0, 47.5), 6)
+    0.7
+    """
+    if low is None or high is None or not low <= limit <= high:
+        return None
+    return 0.1 + 0.8 * (limit - low) / (high - low)

@@ -10,7 +10,7 @@ import numpy as np
 from roofcast.hwdb.errors import number_of
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
-from roofcast.simulator.forecast.memory_error import band
+from roofcast.simulator.forecast.memory_error import band, share_below
 from roofcast.simulator.serving.asked import Degrees, Serving
 from roofcast.simulator.serving.capacity import BLOCK, Room
 from roofcast.simulator.serving.engine import FEW
@@ -21,7 +21,7 @@ from roofcast.simulator.serving.means import WAVE, Mean
 from roofcast.simulator.serving.passes import Spending, timed
 from roofcast.simulator.serving.pricing import dollars, price_of
 from roofcast.simulator.serving.result import ServingForecast, ServingMemory
-from roofcast.simulator.serving.sample import Sample, spreads
+from roofcast.simulator.serving.sample import Sample, means_of, spreads
 from roofcast.simulator.serving.server import Server
 from roofcast.simulator.serving.speculation import Speculation
 
@@ -82,6 +82,7 @@ def assemble(
         use=float(found.use) * _busy(of, load) / n if steady else None,
         preempted=met.found.preempted if met else None,
         replayed=len(met.weight) if met else None,
+        means=means_of(met),
         decode_step_s=found.step * of.spec.tokens,
         tokens_per_step=of.spec.tokens,
         prefill_s=found.alone,
@@ -159,6 +160,9 @@ def memory_of(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory
         cache = min(cache, max(held.cache_bytes, full))
     peak = held.weight_bytes + held.runtime_bytes + cache
     low, high = band(peak, "infer")
+    doubt = share_below(low, high, float(capacity)) if capacity else None
+    if doubt is not None and high is not None and peak <= capacity:
+        high = float(capacity)
     fits = usable is None or most >= (load.amount if load.kind == "batch" else 1)
     return ServingMemory(
         weights_bytes=held.weight_bytes,
@@ -167,6 +171,7 @@ def memory_of(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory
         peak_bytes=peak,
         peak_bytes_low=low,
         peak_bytes_high=high,
+        fitting_share=doubt,
         usable_bytes=usable,
         capacity_bytes=float(capacity) if capacity else None,
         cache_bytes_per_token=of.server.cache.per_token / of.cut.pp,
@@ -353,12 +358,12 @@ def _uneven(of: Replica, load: Load) -> list[str]:
 def replay_said(load: Load, met: Sample, doubt: str = "") -> str:
     """What percentiles are of, and means; doubt: why."""
     lengths = f"; lengths lie within {load.spread:.0%} of those given" if load.spread else ""
-    what = "means and percentiles" if met.means and load.kind == "concurrency" else "percentiles"
+    what = "means and percentiles" if met.means else "percentiles"
     of = f"{what} of {len(met.weight):,} replayed requests (seed {load.seed})"
     filled = (
         ", sent while the system is as full as this load keeps it" if load.kind == "rate" else ""
     )
-    why = f"; {doubt}" if doubt and what != "percentiles" else ""
+    why = f"; {doubt}" if doubt and met.means and load.kind == "concurrency" else ""
     return f"{of}{filled}{lengths}{why}"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+CLOSED, REPLAY = "closed form", "replay"  # what means are from
+
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
     """A time over the requests of a load [s]: its mean, and what 50, 90, 99 % do not exceed."""
@@ -24,9 +26,13 @@ class ServingMemory(msgspec.Struct, frozen=True, kw_only=True):
     runtime_bytes: float  # context, libraries, workspaces
     cache_bytes: float  # of the sequences of this load
     peak_bytes: float
-    # between which 80 % of the measured peaks lie that are forecast so; None where unknown
+    # between which 80 % of the measured peaks lie that are forecast so, up to the capacity where
+    # the forecast fits; None where unknown
     peak_bytes_low: float | None = None
     peak_bytes_high: float | None = None
+    # share of runs that fit, where the 80 % of the measured peaks reach from below the capacity to
+    # above it
+    fitting_share: float | None = None
     usable_bytes: float | None  # of the device, as far as the stack takes it; None: unknown
     capacity_bytes: float | None  # of the device
     # of a token of one sequence: of all layers, and of those without an attention window
@@ -110,6 +116,7 @@ class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     highest_requests_per_s_range: tuple[float, float] | None = None  # the 80 % interval
     preempted: int | None = None  # of the replayed requests, for lack of cache
     replayed: int | None = None  # requests
+    means: str = CLOSED  # what mean times and rates are from: closed form | replay
 
     decode_step_s: float  # with speculation, drafts and their check
     tokens_per_step: float = 1.0  # of a sequence; with speculation more

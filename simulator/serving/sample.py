@@ -18,7 +18,7 @@ from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.load import Load, Requests, requests
 from roofcast.simulator.serving.means import Mean
 from roofcast.simulator.serving.replay import Replayed
-from roofcast.simulator.serving.result import Spread
+from roofcast.simulator.serving.result import CLOSED, REPLAY, Spread
 
 FILL = 3  # times as many requests as are under way, before those that count
 PERCENT = (50, 90, 99)
@@ -236,6 +236,11 @@ def seen(found: Mean, sample: Sample, way: float) -> Mean:
         overhead=way,
         queue=sample.mean("queued"),
     )
+
+
+def means_of(sample: Sample | None) -> str:
+    """What the means of a forecast are from."""
+    return REPLAY if sample is not None and sample.means else CLOSED
 
 
 def spreads(found: Mean, sample: Sample | None) -> dict[str, Spread]:

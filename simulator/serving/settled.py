@@ -13,7 +13,7 @@ import numpy as np
 
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.asked import Level
-from roofcast.simulator.serving.result import ServingForecast
+from roofcast.simulator.serving.result import REPLAY, ServingForecast
 from roofcast.simulator.serving.search import GOALS, LESS, holding, unbeaten
 
 POINTS = 10  # of a front that are shown
@@ -78,7 +78,7 @@ def settled(
                 continue
             done.add(i)
             one = forecast(now, i)
-            if one.replayed:
+            if one.means == REPLAY:
                 replayed.append(i)
                 _write(rows, i, one)
         holds = holding(rows, now.level)

@@ -203,3 +203,54 @@ def test_a_search_of_many_devices_has_no_more_users_than_a_load():
                "--pp", 1, "--top", 1)  # fmt: skip
     users = int(page.split("--concurrency ")[1].split()[0])
     assert 10**6 <= users <= 10**7
+
+
+def table_of(*words):
+    """The page of several loads, and its forecasts."""
+    page = run(*ASKED, *words)
+    found = CliRunner().invoke(main, [str(w) for w in (*ASKED, *words, "--json")])
+    return page, json.loads(found.stdout)["forecasts"]
+
+
+def test_a_table_says_what_its_means_are_from():
+    page, found = table_of("--concurrency", "1,4,120")
+    assert [f["means"] for f in found] == ["closed form", "closed form", "replay"]
+    assert "means of replayed requests for 120 users, of the others in closed form" in page
+    page, found = table_of("--concurrency", "1,4", "--output-len", 20)
+    assert {f["means"] for f in found} == {"replay"} and "closed form" not in page
+    assert "means of replayed requests;" in page
+    page, found = table_of("--batch", "1,4")
+    assert {f["means"] for f in found} == {"closed form"}
+    assert "mean values in closed form;" in page and "replayed" not in page
+
+
+def test_a_single_load_says_what_its_means_are_from():
+    for words, means in ((("--concurrency", 4), "closed form"), (("--rate", 1), "replay")):
+        f = json.loads(
+            CliRunner().invoke(main, [str(w) for w in (*ASKED, *words, "--json")]).stdout
+        )
+        assert f["means"] == means and f["replayed"] > 0
+        assert any(a.startswith("means and perc") for a in f["assumptions"]) == (means == "replay")
+
+
+def test_a_table_has_the_intervals_of_single_loads():
+    page, found = table_of("--concurrency", "1,120")
+    assert "80 % intervals of the means" in page and found[0]["interval_basis"] in page
+    single = run(*ASKED, "--concurrency", 120)
+    low, high = found[1]["output_tokens_per_s_range"]
+    between = f"{low:,.0f} to {high:,.0f}"
+    assert between in page and between in single
+
+
+def test_the_interval_of_a_peak_ends_at_the_capacity():
+    page, (few, many) = table_of("--concurrency", "1,129")
+    memory = many["memory"]
+    assert memory["peak_bytes_high"] == memory["capacity_bytes"] > memory["peak_bytes"]
+    assert 0.1 <= memory["fitting_share"] <= 0.9
+    assert few["memory"]["fitting_share"] is None
+    assert few["memory"]["peak_bytes_high"] < memory["capacity_bytes"]
+    assert "36.3 GiB ?" in page and "may not fit, by measured peaks of memory: 129 users" in page
+    single = run(*ASKED, "--concurrency", 129)
+    share = f"{10 * memory['fitting_share']:.0f}"
+    assert f"44.4 GiB, the capacity: may not fit, about {share} of 10 such runs do" in single
+    assert "may not fit" not in run(*ASKED, "--concurrency", 1)

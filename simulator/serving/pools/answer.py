@@ -15,7 +15,7 @@ from roofcast.simulator.serving.pools.asked import Pair
 from roofcast.simulator.serving.pools.means import Apart, Costing, Totals
 from roofcast.simulator.serving.pricing import HOUR, MILLION, Price, price_of
 from roofcast.simulator.serving.result import Pool, Pools, ServingForecast
-from roofcast.simulator.serving.sample import Sample, spreads
+from roofcast.simulator.serving.sample import Sample, means_of, spreads
 
 
 class Answer(NamedTuple):
@@ -78,6 +78,7 @@ def assemble(a: Answer) -> ServingForecast:
         use=found.use,
         preempted=a.sample.found.preempted if a.sample else None,
         replayed=len(a.sample.weight) if a.sample else None,
+        means=means_of(a.sample),
         decode_step_s=found.step * of.decode.spec.tokens,
         tokens_per_step=of.decode.spec.tokens,
         prefill_s=found.alone,

@@ -7,6 +7,7 @@ import pytest
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.serving import chain
 from roofcast.simulator.serving.asked import Serving
+from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load, requests
 from roofcast.simulator.serving.pools import chain as two_pools
 from roofcast.simulator.serving.pools.asked import Pools
@@ -111,3 +112,38 @@ def test_answers_of_one_token_have_one_highest_rate(new):
     with pytest.raises(BadInput, match="the highest is"):
         chain.serve(changed(asked, load=rate))
     assert chain.serve(changed(asked, load=changed(rate, amount=0.97 * highest))).use < 1.0
+
+
+@pytest.mark.parametrize(
+    ("model", "tp", "users", "new"),
+    [("llama-3.1-8b", 1, 6, 30_000), ("gpt-oss-20b", 1, 4, 50_000), ("llama-3.1-8b", 8, 1, 2e6)],
+)
+def test_chunks_taken_at_once_are_those_taken_one_by_one(model, tp, users, new, monkeypatch):
+    """Where a prompt takes a step for each of its chunks, and others decode in these steps."""
+    asked = asked_of(model, "h100-sxm5", users, input_len=int(new), output_len=120, requests=40)
+    asked = changed(asked, tp=tp)
+    of, load = chain.replica(asked), asked.load
+    held = chain.held_of(of, load)
+    found = chain._means(of, load, held)
+    met = chain.replayed(of, load, held, found)
+    monkeypatch.setattr(Batching, "_alike", lambda self, chunk: 1)
+    each = chain.replayed(of, load, held, found)
+    for name in ("ttft", "e2e", "queued"):
+        one, other = getattr(met.found, name), getattr(each.found, name)
+        assert one == pytest.approx(other, rel=1e-6, abs=1e-5), name
+
+
+def test_chunks_of_a_long_prompt_take_what_each_of_them_takes():
+    server = chain.replica(asked_of("llama-3.1-8b", "h100-sxm5", 1)).server
+    load = Load(kind="offline", input_len=50_000, output_len=100, cached=0.1)
+    costs = Costs(server, load, 8.0)
+    size, start = int(server.chunk_tokens), load.hit
+    first = stall = 0.0
+    plain = float(server.decode(4, load.context))
+    while start < load.input_len:
+        new = min(size, load.input_len - start)
+        first += float(server.prefill(1, new, start))
+        stall += float(server.mixed(4, load.context, new, start)) - plain
+        start += new
+    assert costs.first == pytest.approx(first, rel=1e-9)
+    assert float(costs.added(4)) == pytest.approx(stall, rel=1e-9)
