@@ -1,7 +1,7 @@
-"""Writes the 80 % intervals of serving forecasts (hwdb/serving.toml) from a table of measured
-servers.
+"""Writes the 80 % intervals of serving forecasts (hwdb/serving.toml) from measured servers, those
+that come with Roofcast or a table of others.
 
-    python -m roofcast.scenarios.fits.serving_intervals TABLE.csv.gz [--write]
+    python -m roofcast.scenarios.fits.serving_intervals [TABLE.csv.gz] [--write]
 
 For each class of software and quantity, the bounds of ln(measured / forecast) hold 80 % of the
 rows: on devices that were measured every source has the same weight; on relatives of these every
@@ -19,9 +19,8 @@ import itertools
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -31,8 +30,8 @@ import numpy as np
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.hwdb.records import Device
-from roofcast.scenarios.fits.serving import table_of
-from roofcast.scenarios.measured.cells import rows
+from roofcast.scenarios.fits.serving import measured
+from roofcast.scenarios.measured.cells import Row
 from roofcast.scenarios.measured.serving.forecasts import QUANTITIES, completed, score_all
 from roofcast.scenarios.measured.serving.rows import device_of, server_of
 from roofcast.simulator.serving.likeness import FILE, LOCAL, MEASURED, OTHER, RELATIVE
@@ -61,10 +60,10 @@ class Error(NamedTuple):
 Interval = tuple[float, float]
 
 
-def errors(path: str) -> list[Error]:
+def errors(table: Iterable[Row]) -> list[Error]:
     """The errors of every row that has a forecast."""
     found = []
-    for s in score_all(rows(Path(path), "measured servers")):
+    for s in score_all(table):
         guessed = s.taken or s.row.get("load_kind") == "all_at_once"
         if s.suspect or s.refused or guessed:
             continue
@@ -197,7 +196,7 @@ def coverage(known: list[Error], strange: list[Error]) -> list[str]:
     return lines
 
 
-def table(known: list[Error], strange: list[Error]) -> list[str]:
+def bounded(known: list[Error], strange: list[Error]) -> list[str]:
     """The lines of hwdb/serving.toml; the bounds are printed."""
     lines = ["# Where ln(measured / forecast) of serving lies, 80 %.", f'source = "{SOURCE}"']
     for name, trait in (("devices", "device"), ("makers", "maker")):
@@ -220,11 +219,11 @@ def table(known: list[Error], strange: list[Error]) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     """Print, and with --write rewrite, the bounds."""
-    path = table_of(arguments)
-    known = errors(path)
+    table = list(measured(arguments))
+    known = errors(table)
     with families_unknown():
-        strange = errors(path)
-    lines = table(known, strange)
+        strange = errors(table)
+    lines = bounded(known, strange)
     print("\n".join(coverage(known, strange)))
     print(f"local: profiles whose names begin with {', '.join(LOCAL)}")
     if "--write" in arguments:
