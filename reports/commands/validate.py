@@ -59,7 +59,7 @@ class Found(NamedTuple):
     help=(
         "Measured servers of generated text, .csv or .csv.gz, with columns model, engine, device,"
         " n_devices, tp, w_prec, load_kind, load, input_len, output_len, ttft_s, tpot_s ..."
-        " (docs/serving.md describes them)."
+        " (docs/serving.md describes them); shipped: the tables that come with Roofcast."
     ),
 )
 @click.option(

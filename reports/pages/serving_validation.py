@@ -22,6 +22,7 @@ from roofcast.scenarios.measured.serving.forecasts import (
     cells,
     lines,
     score_all,
+    shipped,
 )
 
 WANTED = ("model", "engine", "device")
@@ -35,12 +36,17 @@ WORDS = {
 LEGEND = (
     "median / mean: of |predicted / measured - 1|. bias: mean of predicted / measured - 1. near:"
     " share of rows from 0.8 to 1.25 of the measured value. held: share inside the 80 % interval."
-    " In percent."
+    " In percent. fitted: a script fits constants of time to these values; left out: none to"
+    " them nor to their software."
 )
 
 
 def check(path: str) -> list[Scored]:
-    """Every row of a table and its forecast. Raises BadInput where it is no table of servers."""
+    """Every row of a table and its forecast; shipped: of those that come with Roofcast. Raises
+    BadInput where it is no table of servers.
+    """
+    if path == "shipped":
+        return list(score_all(watched(list(shipped()), "measured servers")))
     try:
         reader = rows(Path(path), "measured servers, .csv or .csv.gz")
         names = reader.fieldnames or ()
@@ -129,13 +135,14 @@ def print_part(scored: Sequence[Scored]) -> None:
 
 def _table(found: Sequence[Line], width: int) -> Table:
     columns: list[tuple[str, Justify]] = [
-        ("source", "fold"), ("", "left"), ("rows", "right"), ("median / mean", "right"),
-        ("bias", "right"), ("near", "right"), ("held", "right"),
+        ("source", "fold"), ("", "left"), ("status", "left"), ("rows", "right"),
+        ("median / mean", "right"), ("bias", "right"), ("near", "right"), ("held", "right"),
     ]  # fmt: skip
     body = [
         [
             line.source or "all",
             WORDS[line.quantity],
+            line.status or "all",
             str(line.rows),
             f"{100 * line.median:.1f} / {100 * line.mean:.1f}",
             f"{100 * line.bias:+.1f}",

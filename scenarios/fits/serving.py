@@ -1,6 +1,7 @@
-"""Fits the constants of serving profiles to a table of measured servers, and shows the errors.
+"""Fits the constants of serving profiles to measured servers, those that come with Roofcast or a
+table of others, and shows the errors.
 
-    python -m roofcast.scenarios.fits.serving TABLE.csv.gz [--write]
+    python -m roofcast.scenarios.fits.serving [TABLE.csv.gz] [--write]
 
 The physics of every step has no constant of its own here (kernel times, collectives and bandwidths
 are those of training and kernels); fitted is what the software adds. A constant is fitted to the
@@ -22,8 +23,9 @@ from scipy.optimize import minimize
 
 from roofcast.hwdb.constants import kernels
 from roofcast.hwdb.errors import BadInput, RoofcastError, UnknownName
-from roofcast.scenarios.measured.cells import rows
+from roofcast.scenarios.measured.cells import Row, rows
 from roofcast.scenarios.measured.serving.cases import Case, Step, case
+from roofcast.scenarios.measured.serving.forecasts import shipped
 from roofcast.simulator.serving.profiles import HERE, Profile, profile
 from roofcast.simulator.times.host import combine
 
@@ -172,18 +174,20 @@ def write(constants: dict[str, dict[str, float]], script: str = "serving.py") ->
         path.write_text(text, encoding="utf-8")
 
 
-def table_of(arguments: list[str]) -> str:
-    """The one file among the arguments of a script. Raises BadInput where there is not one."""
+def measured(arguments: list[str]) -> Iterable[Row]:
+    """The rows of the file among the arguments of a script, or what is shipped. Raises BadInput
+    where there are several files.
+    """
     files = [a for a in arguments if not a.startswith("--")]
-    if len(files) != 1:
-        raise BadInput("give one measured table: python -m SCRIPT TABLE.csv[.gz] [--write]")
-    return files[0]
+    if len(files) > 1:
+        raise BadInput(f"give one table of measured servers at most, not {len(files)}")
+    return rows(Path(files[0]), "measured servers") if files else shipped()
 
 
 def main(arguments: list[str]) -> None:
     """Fit, show and perhaps write."""
     options = [a for a in arguments if a.startswith("--")]
-    everything, why = cases(rows(Path(table_of(arguments)), "measured servers"))
+    everything, why = cases(measured(arguments))
     found = [c for c in everything if not c.suspect]
     counts = Counter(c.suspect for c in everything if c.suspect)
     constants = {name: fitted(name, everything) for name in FITTED}

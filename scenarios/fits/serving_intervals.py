@@ -1,26 +1,26 @@
-"""Writes the 80 % intervals of serving forecasts (hwdb/serving.toml) from a table of measured
-servers.
+"""Writes the 80 % intervals of serving forecasts (hwdb/serving.toml) from measured servers, those
+that come with Roofcast or a table of others.
 
-    python -m roofcast.scenarios.fits.serving_intervals TABLE.csv.gz [--write]
+    python -m roofcast.scenarios.fits.serving_intervals [TABLE.csv.gz] [--write]
 
 For each class of software and quantity, the bounds of ln(measured / forecast) hold 80 % of the
 rows: on devices that were measured every source has the same weight; on relatives of these every
 device, whose family and measured fractions are unknown to the forecast; on devices of other makers
 every maker, with such forecasts under both classes of software. None is narrower than the one
-before. Left out are suspect rows, those that do not state their format or layout, and bursts, which
-begin with a client's ramp and end with a tail. Printed is the share of the rows of a source, a
-family of devices and a maker that the bounds of all others hold: the coverage for one that nobody
-has seen.
+before. Not counted are suspect rows, those that do not state their format or layout, and bursts,
+which begin with a client's ramp and end with a tail. Printed is the share of the rows of a source,
+a device, a family of devices and a maker that the bounds of all others hold: the coverage for one
+that nobody has seen.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -30,14 +30,15 @@ import numpy as np
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.hwdb.records import Device
-from roofcast.scenarios.fits.serving import table_of
-from roofcast.scenarios.measured.cells import rows
+from roofcast.scenarios.fits.serving import measured
+from roofcast.scenarios.measured.cells import Row
 from roofcast.scenarios.measured.serving.forecasts import QUANTITIES, completed, score_all
 from roofcast.scenarios.measured.serving.rows import device_of, server_of
 from roofcast.simulator.serving.likeness import FILE, LOCAL, MEASURED, OTHER, RELATIVE
 from roofcast.simulator.times.rates import family_name
 
 TAILS = (0.1, 0.9)
+TRAITS = ("device", "maker")  # by which a device is measured, or a relative
 FEWEST = 2  # sources of a class; below, those of both
 SOFTWARE = ("server", "local")
 SOURCE = "scenarios/fits/serving_intervals.py: errors of measured servers"
@@ -59,10 +60,10 @@ class Error(NamedTuple):
 Interval = tuple[float, float]
 
 
-def errors(path: str) -> list[Error]:
+def errors(table: Iterable[Row]) -> list[Error]:
     """The errors of every row that has a forecast."""
     found = []
-    for s in score_all(rows(Path(path), "measured servers")):
+    for s in score_all(table):
         guessed = s.taken or s.row.get("load_kind") == "all_at_once"
         if s.suspect or s.refused or guessed:
             continue
@@ -120,14 +121,11 @@ def bounds(found: Sequence[Error], by: str) -> Interval:
 
 
 class Class(NamedTuple):
-    """Errors that the bounds of one class are made of, the groups that are weighted alike, and the
-    traits of which one is left out at a time.
-    """
+    """Errors that the bounds of one class are made of, and the groups that are weighted alike."""
 
     name: str
     found: list[Error]
     by: str
-    left_out: str
 
 
 def classes(known: list[Error], strange: list[Error], kind: str, quantity: str) -> list[Class]:
@@ -140,36 +138,66 @@ def classes(known: list[Error], strange: list[Error], kind: str, quantity: str) 
     if len({e.source for e in of(known, kinds)}) < FEWEST:  # one source tells nothing of another
         kinds = SOFTWARE
     return [
-        Class(MEASURED, of(known, kinds), "source", "source"),
-        Class(RELATIVE, of(strange, kinds), "device", "family"),
-        Class(OTHER, of(strange, SOFTWARE), "maker", "maker"),
+        Class(MEASURED, of(known, kinds), "source"),
+        Class(RELATIVE, of(strange, kinds), "device"),
+        Class(OTHER, of(strange, SOFTWARE), "maker"),
     ]
 
 
-def widened(every: Sequence[Class], trait: str = "", value: str = "") -> Interval:
-    """The widest bounds of these classes, without the errors that have this trait."""
-    kept = [[e for e in c.found if not trait or getattr(e, trait) != value] for c in every]
-    ends = [bounds(found, c.by) for found, c in zip(kept, every, strict=True) if found]
+def widened(every: Sequence[Class]) -> Interval:
+    """The widest bounds of these classes."""
+    ends = [bounds(c.found, c.by) for c in every]
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
-def coverage(every: Sequence[Class]) -> float:
-    """Share of the rows of the last class inside the bounds of the others, each source (family,
-    maker) left out in turn, with the same weight.
+def held(
+    known: list[Error], strange: list[Error], trait: str, of: tuple[str, str]
+) -> dict[str, float]:
+    """Share of the rows of each source (device, family, maker) inside the bounds that all others
+    make, for a kind of software and a quantity. A row of a device that no other source has is then
+    one of a relative, or of another maker's device.
     """
-    last = every[-1]
-    shares = []
-    for name in sorted({getattr(e, last.left_out) for e in last.found}):
-        if all(getattr(e, last.left_out) == name for e in last.found):
-            return math.nan
-        low, high = widened(every, last.left_out, name)
-        own = [e.value for e in last.found if getattr(e, last.left_out) == name]
-        shares.append(float(np.mean([min(low, 0.0) <= v <= max(high, 0.0) for v in own])))
-    return float(np.mean(shares))
+    kind, quantity = of
+    rows_of = known if trait == "source" else strange
+    own = [e for e in rows_of if (e.kind, e.quantity) == of]
+    shares = {}
+    for name in sorted({getattr(e, trait) for e in own}):
+        rest = [e for e in known if getattr(e, trait) != name]
+        every = classes(rest, [e for e in strange if getattr(e, trait) != name], kind, quantity)
+        if not all(c.found for c in every):
+            continue
+        ends = {c.name: widened(every[: i + 1]) for i, c in enumerate(every)}
+        devices, makers = ({getattr(e, x) for e in rest if e.kind == kind} for x in TRAITS)
+        inside = []
+        for e in own:
+            if getattr(e, trait) == name:
+                near = MEASURED if e.device in devices else RELATIVE if e.maker in makers else OTHER
+                low, high = ends[near]
+                inside.append(min(low, 0.0) <= e.value <= max(high, 0.0))
+        shares[name] = float(np.mean(inside))
+    return shares
 
 
-def table(known: list[Error], strange: list[Error]) -> list[str]:
-    """The lines of hwdb/serving.toml; each class is printed with its coverage."""
+def coverage(known: list[Error], strange: list[Error]) -> list[str]:
+    """What the intervals hold of left-out groups: of each quantity, and of all, every group of a
+    quantity with the same weight.
+    """
+    lines = []
+    for trait in ("source", "device", "family", "maker"):
+        every: list[float] = []
+        parts = []
+        for of in itertools.product(SOFTWARE, QUANTITIES.values()):
+            shares = list(held(known, strange, trait, of).values())
+            every += shares
+            if shares:
+                parts.append(f"{' '.join(of)} {np.mean(shares):.0%} of {len(shares)}")
+        if every:
+            lines.append(f"each {trait} left out: {np.mean(every):.0%} held; {', '.join(parts)}")
+    return lines
+
+
+def bounded(known: list[Error], strange: list[Error]) -> list[str]:
+    """The lines of hwdb/serving.toml; the bounds are printed."""
     lines = ["# Where ln(measured / forecast) of serving lies, 80 %.", f'source = "{SOURCE}"']
     for name, trait in (("devices", "device"), ("makers", "maker")):
         lines += ["", f"[{name}]"]
@@ -182,10 +210,7 @@ def table(known: list[Error], strange: list[Error]) -> list[str]:
                 every = classes(known, strange, kind, quantity)[: i + 1]
                 low, high = widened(every)
                 own = every[-1].found
-                held = f"held {coverage(every):.0%} of a left-out {every[-1].left_out}"
-                print(
-                    f"{kind} {name} {quantity}: {low:+.3f} to {high:+.3f}, {len(own)} rows; {held}"
-                )
+                print(f"{kind} {name} {quantity}: {low:+.3f} to {high:+.3f}, {len(own)} rows")
                 lines += ["", f"[{kind}.{name}.{quantity}]", f"low = {low:.3f}"]
                 lines += [f"high = {high:.3f}", f"rows = {len(own)}"]
                 lines += [f"sources = {len({e.source for e in own})}"]
@@ -194,11 +219,12 @@ def table(known: list[Error], strange: list[Error]) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     """Print, and with --write rewrite, the bounds."""
-    path = table_of(arguments)
-    known = errors(path)
+    table = list(measured(arguments))
+    known = errors(table)
     with families_unknown():
-        strange = errors(path)
-    lines = table(known, strange)
+        strange = errors(table)
+    lines = bounded(known, strange)
+    print("\n".join(coverage(known, strange)))
     print(f"local: profiles whose names begin with {', '.join(LOCAL)}")
     if "--write" in arguments:
         FILE.write_text("\n".join(lines) + "\n", encoding="utf-8")

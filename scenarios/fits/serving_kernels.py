@@ -27,9 +27,9 @@ import numpy as np
 
 from roofcast import hwdb
 from roofcast.hwdb.constants import kernels
-from roofcast.hwdb.errors import RoofcastError
+from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.hwdb.formats import WIDTH
-from roofcast.scenarios.fits.serving import table_of, write
+from roofcast.scenarios.fits.serving import write
 from roofcast.scenarios.measured.cells import rows
 from roofcast.simulator.serving.experts import experts_hit
 from roofcast.simulator.times.matmul import matmul
@@ -125,7 +125,10 @@ def least(forecast: np.ndarray, measured: np.ndarray, grid: np.ndarray) -> Fit:
 
 def main(arguments: list[str]) -> None:
     """Fit, show and perhaps write."""
-    every = rows(Path(table_of(arguments)), "measured kernels")
+    files = [a for a in arguments if not a.startswith("--")]
+    if len(files) != 1:
+        raise BadInput("give one table of measured kernels, .csv or .csv.gz")
+    every = rows(Path(files[0]), "measured kernels")
     table = [r for r in every if r["system"] in DEVICES]
     layers = [
         r

@@ -1,6 +1,7 @@
-"""Fits what a first token takes beside the steps, from closed loops of users.
+"""Fits what a first token takes beside the steps, from closed loops of users,
+of the measured servers that come with Roofcast or of a table of others.
 
-    python -m roofcast.scenarios.fits.serving_ttft TABLE.csv.gz [--write]
+    python -m roofcast.scenarios.fits.serving_ttft [TABLE.csv.gz] [--write]
 
 `ttft_s`: tokenization, HTTP and scheduling. Two constants: of servers whose API is a process of
 its own (vllm; TensorRT-LLM where a benchmark's script says so), and of those that do it beside the
@@ -13,15 +14,15 @@ measured, as the tables of errors give it.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
 
 from roofcast.hwdb.errors import RoofcastError
-from roofcast.scenarios.fits.serving import table_of, write
-from roofcast.scenarios.measured.cells import rows
+from roofcast.scenarios.fits.serving import measured, write
+from roofcast.scenarios.measured.cells import Row
 from roofcast.scenarios.measured.serving.cases import suspect
 from roofcast.scenarios.measured.serving.forecasts import completed
 from roofcast.scenarios.measured.serving.predicted import load_of, number, roomy, waited
@@ -46,10 +47,10 @@ class Point(NamedTuple):
     others: float  # users beside this one
 
 
-def points(path: str) -> list[Point]:
-    """The closed loops of a table that are not suspect and wait for no place."""
+def points(table: Iterable[Row]) -> list[Point]:
+    """The closed loops of some rows that are not suspect and wait for no place."""
     found = []
-    for row in rows(Path(path), "measured servers"):
+    for row in table:
         measured = number(row, "ttft_s")
         if row["load_kind"] != "concurrency" or measured is None:
             continue
@@ -94,7 +95,7 @@ def fitted(found: list[Point]) -> dict[str, float]:
 
 def main(arguments: list[str]) -> None:
     """Fit, show and perhaps write."""
-    found = points(table_of(arguments))
+    found = points(measured(arguments))
     values = fitted(found)
     for stack, constant, source in sorted({(p.stack, p.constant, p.source) for p in found}):
         mine = [p for p in found if (p.stack, p.constant, p.source) == (stack, constant, source)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Iterator
 from statistics import mean as mean_of
 from statistics import median
@@ -9,10 +10,10 @@ from typing import NamedTuple
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError, one_line
-from roofcast.scenarios.measured.cells import Row
+from roofcast.scenarios.measured.cells import Row, rows
 from roofcast.scenarios.measured.serving.cases import suspect
 from roofcast.scenarios.measured.serving.predicted import Predicted, number, predict, split_of
-from roofcast.scenarios.measured.serving.rows import UNSTATED, model_of, ran, server_of
+from roofcast.scenarios.measured.serving.rows import PUBLISHED, UNSTATED, model_of, ran, server_of
 from roofcast.scenarios.measured.serving.separate import COLUMNS as POOL_COLUMNS
 from roofcast.scenarios.measured.serving.separate import separate
 from roofcast.simulator.serving.interval import around
@@ -28,6 +29,7 @@ ADDED = (
     *(f"predicted_{q}{end}" for q in QUANTITIES for end in ("", "_low", "_high")),
     "predicted_peak_mem_gib", "taken_as", "suspect", "refused_because",
 )  # fmt: skip
+STATUS = ("fitted", "left out")  # of a value: whether a constant of time was fitted to it
 NATIVE = (  # formats of checkpoints, by their names
     ("nvfp4", "nvfp4"), ("fp8", "fp8"), ("awq", "int4"), ("gptq", "int4"), ("gpt-oss", "mxfp4"),
     ("deepseek-v3", "fp8"), ("deepseek-r1", "fp8"), ("kimi-k2", "fp8"), ("minimax-m2", "fp8"),
@@ -43,11 +45,22 @@ class Scored(NamedTuple):
     refused: str = ""
     suspect: str = ""  # why the row counts in no summary, by rules that do not look at its error
     likeness: Likeness = Likeness()  # how far the server is from those that set the intervals
+    stack: str = ""  # profile of its software
 
     @property
     def measured(self) -> bool:
         """Whether the row holds a value that is compared."""
         return any(self.value(name) is not None for name in QUANTITIES)
+
+    def fitted(self, name: str) -> bool:
+        """Whether a constant of time was fitted to this value of the row."""
+        from roofcast.scenarios.fits import serving, serving_ttft
+
+        kind = self.row.get("load_kind")
+        if self.suspect or self.taken or kind in ("all_at_once", "request_rate"):
+            return False
+        loop = name == "ttft_s" and kind == "concurrency"
+        return self.stack in (serving_ttft.OF if loop else serving.FITTED)
 
     def value(self, name: str) -> float | None:
         """The measured value of a column."""
@@ -67,7 +80,12 @@ def score(row: Row) -> Scored:
         server = server_of(at)
         doubt = suspect(whole, server)
         return Scored(
-            row, predict(whole, at, server), taken, suspect=doubt, likeness=server.likeness
+            row,
+            predict(whole, at, server),
+            taken,
+            suspect=doubt,
+            likeness=server.likeness,
+            stack=at.stack,
         )
     except RoofcastError as error:
         return Scored(row, refused=str(error))
@@ -79,6 +97,15 @@ def score(row: Row) -> Scored:
 def score_all(rows: Iterable[Row]) -> Iterator[Scored]:
     """The forecasts of many rows."""
     return map(score, rows)
+
+
+def shipped() -> Iterator[Row]:
+    """The measured servers that come with Roofcast, in the columns of COLUMNS."""
+    heads = tomllib.loads((PUBLISHED / "sources.toml").read_text(encoding="utf-8"))
+    for name, same in heads.items():
+        for row in rows(PUBLISHED / f"{name}.csv", "shipped servers"):
+            ref = same["source_ref"] + row.get("where", "")
+            yield {**dict.fromkeys(COLUMNS, ""), **same, **row, "source_ref": ref}
 
 
 COLUMNS = (
@@ -158,8 +185,9 @@ def cells(scored: Scored) -> dict[str, str]:
 class Line(NamedTuple):
     """Errors of one source and quantity, as fractions."""
 
-    source: str
+    source: str  # "": all
     quantity: str
+    status: str  # fitted | left out, of constants of time; "": both
     rows: int
     median: float
     mean: float
@@ -169,10 +197,10 @@ class Line(NamedTuple):
 
 
 def lines(scored: Iterable[Scored]) -> list[Line]:
-    """A line per source and quantity, then a line per quantity over all sources; without suspect
-    rows.
+    """A line per source, quantity and status, then lines per quantity over all sources; without
+    suspect rows.
     """
-    groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for s in scored:
         for name, quantity in QUANTITIES.items():
             error = s.error(name)
@@ -180,19 +208,24 @@ def lines(scored: Iterable[Scored]) -> list[Line]:
                 continue
             low, high = around(1.0, quantity, s.likeness)
             inside = low <= 1.0 / (1.0 + error) <= high
-            for source in (s.row.get("source_name") or "no source given", ""):
-                groups.setdefault((source, name), []).append((error, float(inside)))
-    found = [_line(source, name, errors) for (source, name), errors in groups.items()]
+            status = STATUS[0] if s.fitted(name) else STATUS[1]
+            source = s.row.get("source_name") or "no source given"
+            for key in ((source, name, status), ("", name, status), ("", name, "")):
+                groups.setdefault(key, []).append((error, float(inside)))
+    found = [_line(*key, errors) for key, errors in groups.items()]
     order = list(QUANTITIES)
-    return sorted(found, key=lambda x: (x.source == "", x.source, order.index(x.quantity)))
+    return sorted(
+        found, key=lambda x: (x.source == "", x.source, order.index(x.quantity), x.status)
+    )
 
 
-def _line(source: str, name: str, errors: list[tuple[float, float]]) -> Line:
+def _line(source: str, name: str, status: str, errors: list[tuple[float, float]]) -> Line:
     every = [abs(e) for e, _ in errors]
     near = [0.8 <= 1.0 + e <= 1.25 for e, _ in errors]
     return Line(
         source,
         name,
+        status,
         len(errors),
         median(every),
         mean_of(every),

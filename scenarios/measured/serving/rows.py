@@ -20,6 +20,7 @@ from roofcast.simulator.serving.server import Degrees, Server
 from roofcast.simulator.work.model import Model
 
 HERE = Path(__file__).parent
+PUBLISHED = HERE / "published"  # tables that are shipped, one per source
 _GGUF = re.compile(
     r"(iq\d_\w+|q\d+r?\d*_k_xl|q\d+_k(?:[ -]+(?:medium|small|large)|_[sml])?|q\d_[01]"
     r"|q\d+r16|q\d_k_4|f16|bf16|mxfp4)"
@@ -116,7 +117,8 @@ def degrees_of(row: Mapping[str, str], share: float) -> tuple[Degrees, int]:
     if row["tp"] in UNSTATED:
         raise BadInput("layout unstated")
     tp, pp = max(int(float(row["tp"]) * share), 1), int(float(row["pp"] or 1))
-    ep = 1 if "_epnone" in row.get("source_ref", "") else int(float(row["ep"] or 1))
+    whole = "epnone" in f"{row.get('source_ref', '')} {row['notes']}"
+    ep = 1 if whole else int(float(row["ep"] or 1))
     left = devices // (tp * pp)
     if left * tp * pp != devices:
         raise BadInput(f"tp {tp} x pp {pp} does not divide {devices} devices")
