@@ -161,7 +161,7 @@ def memory_of(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory
     peak = held.weight_bytes + held.runtime_bytes + cache
     low, high = band(peak, "infer")
     doubt = share_below(low, high, float(capacity)) if capacity else None
-    if doubt is not None and high is not None and peak <= capacity:
+    if capacity and doubt is not None and peak <= capacity:
         high = float(capacity)
     fits = usable is None or most >= (load.amount if load.kind == "batch" else 1)
     return ServingMemory(

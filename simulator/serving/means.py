@@ -209,7 +209,7 @@ def _prompts_alone(costs: Costs) -> Mean:
     queue = ttft - costs.outside - costs.first
     return found._replace(
         ttft=ttft, e2e=ttft, queue=queue, requests_per_s=rate, use=rate / highest,
-        waiting=np.where(rate < highest, 0.0, np.maximum(queue, 0.0)),
+        waiting=(rate >= highest) * np.maximum(queue, 0.0),
     )  # fmt: skip
 
 
