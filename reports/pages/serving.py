@@ -14,6 +14,7 @@ from roofcast.reports.console import (
     unbroken,
 )
 from roofcast.reports.format import binary, digits, money, percent, rate, seconds, si
+from roofcast.reports.pages.serving_nearest import show_nearest
 from roofcast.reports.pages.serving_pools import show_pools, where
 from roofcast.reports.parts import Console, Table
 from roofcast.simulator.serving.result import ServingForecast, ServingMemory, Spread
@@ -70,6 +71,7 @@ def _page(out: Console, f: ServingForecast) -> None:
     _memory(out, f)
     section(out, "Energy and cost")
     _cost(out, f)
+    show_nearest(out, f)
     if f.assumptions:
         section(out, "Assumed")
         for each in f.assumptions:

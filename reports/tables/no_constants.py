@@ -37,6 +37,12 @@ NO_CONSTANTS = {
             ("pools.bulk", "LOADS TAIL LEAST", "grid of an interpolation; states of a chain"),
             ("pools.prompts", "MOST_PARTS LOST", "parts of a prompt in a chain"),
             ("pools.replay", "MOST", "instances that are replayed together"),
+            (
+                "similar",
+                "MODEL SIZE EXPERTS FAMILY MAKER KIND PROGRAM SOFTWARE LOAD DEVICES BITS LENGTHS",
+                "how far apart two servers are, for the choice of those that are shown",
+            ),
+            ("similar", "SHOWN", "servers that are shown"),
             ("space", "MOST", "limit on the layouts of a search"),
             ("hardware", "NODES", "nodes of a replica that are tried; said"),
         )

@@ -25,23 +25,11 @@ from roofcast.hwdb.constants import kernels
 from roofcast.hwdb.errors import BadInput, RoofcastError, UnknownName
 from roofcast.scenarios.measured.cells import Row, rows
 from roofcast.scenarios.measured.serving.cases import Case, Step, case
+from roofcast.scenarios.measured.serving.fitted import FITTED
 from roofcast.scenarios.measured.serving.forecasts import shipped
 from roofcast.simulator.serving.profiles import HERE, Profile, profile
 from roofcast.simulator.times.host import combine
 
-# profile -> its fitted constants, with where a search starts
-FITTED: dict[str, dict[str, float]] = {
-    "vllm": {"sum_s": 14e-6},
-    "trt-llm": {"sum_s": 6e-6},
-    "vllm-2025": {"seq_s": 39e-6},
-    "vllm-2024": {"step_s": 1.7e-3, "seq_s": 74e-6},
-    "trt-llm-2024": {"dispatch_s": 4e-6},
-    "vllm-2023": {"dispatch_s": 60e-6},
-    "llama.cpp-2024": {"gemv": 6.0, "dispatch_s": 27e-6, "products": 0.6},
-    "llama.cpp-metal": {"gemv": 7.0, "gemv_weights": 8.0, "stream": 1.3},
-    "llama.cpp-cpu": {"dots": 0.1},
-    "llama.cpp-rocm": {"products": 0.5, "attention": 0.4},
-}
 PRIOR = 0.02  # pull towards the start, in logarithms: what rows do not tell apart stays put
 ITERATIONS = 300
 WITHIN = (0.8, 1.25)

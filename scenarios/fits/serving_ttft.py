@@ -24,14 +24,13 @@ from roofcast.hwdb.errors import RoofcastError
 from roofcast.scenarios.fits.serving import measured, write
 from roofcast.scenarios.measured.cells import Row
 from roofcast.scenarios.measured.serving.cases import suspect
+from roofcast.scenarios.measured.serving.fitted import APART, FIRST, WITHIN
 from roofcast.scenarios.measured.serving.forecasts import completed
 from roofcast.scenarios.measured.serving.predicted import load_of, number, roomy, waited
 from roofcast.scenarios.measured.serving.protocols import protocol
 from roofcast.scenarios.measured.serving.rows import ran, server_of
 from roofcast.simulator.serving.capacity import room
 
-APART, WITHIN = "vllm", "trt-llm"  # profiles that have the two constants
-OF = {"vllm": APART, "vllm-0.12": APART, "trt-llm": WITHIN, "sglang": WITHIN}
 WRITTEN = ("vllm", "trt-llm", "sglang")  # the others take over what `like` names
 START = {APART: 0.03, WITHIN: 0.12, "user_s": 7e-4}  # where the search begins [s]
 
@@ -58,7 +57,7 @@ def points(table: Iterable[Row]) -> list[Point]:
             whole, _ = completed(row)
             at = ran(whole)
             server = server_of(at)
-            if at.stack not in OF or suspect(whole, server):
+            if at.stack not in FIRST or suspect(whole, server):
                 continue
             load, run = load_of(whole, at), protocol(whole)
             held = roomy(server, room(server, load.input_len, load.input_len + load.output_len), at)
@@ -66,7 +65,7 @@ def points(table: Iterable[Row]) -> list[Point]:
         except RoofcastError:
             continue
         if met.waiting == 0.0:
-            constant = APART if run.processes else OF[at.stack]
+            constant = APART if run.processes else FIRST[at.stack]
             others = max(load.amount - 1.0, 0.0)
             alone = met.ttft - server.request_s - server.user_s * others
             found.append(Point(constant, at.stack, row["source_name"], measured, alone, others))
@@ -108,7 +107,7 @@ def main(arguments: list[str]) -> None:
         )
     print(values)
     if "--write" in arguments:
-        constants = {name: {"ttft_s": values[OF[name]]} for name in WRITTEN}
+        constants = {name: {"ttft_s": values[FIRST[name]]} for name in WRITTEN}
         constants[APART]["user_s"] = values["user_s"]
         write(constants, "serving_ttft.py")
 

@@ -38,6 +38,7 @@ from roofcast.simulator.serving.sample import (
 )
 from roofcast.simulator.serving.server import Degrees as Cut
 from roofcast.simulator.serving.server import Server
+from roofcast.simulator.serving.similar import similar
 from roofcast.simulator.serving.speculation import Speculation, speculation
 from roofcast.simulator.serving.steps import Steps
 from roofcast.simulator.work.model import Model
@@ -171,6 +172,7 @@ def serve(
     load = share_of(asked.load, of.cut.replicas)
     found = _means(of, load, held)
     doubt = doubts(of, load, held, found)
+    alone = replays is not None  # one forecast, not one of a table
     if replays is None or load.kind == "rate":
         replays = replays or bool(doubt)
     replays = replays and not crowded(load, found.use)
@@ -178,7 +180,10 @@ def serve(
     if met is not None and (doubt or load.kind in ("rate", "trace")):
         met = met._replace(means=True)
         found = _followed(of, load, held, found, met)
-    return assemble(of, load, held, found, met, doubt)
+    forecast = assemble(of, load, held, found, met, doubt)
+    return (
+        msgspec.structs.replace(forecast, nearest=similar(of.server, load)) if alone else forecast
+    )
 
 
 @functools.lru_cache(maxsize=64)

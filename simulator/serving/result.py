@@ -74,6 +74,27 @@ class Pools(msgspec.Struct, frozen=True, kw_only=True):
     balanced_share: float  # of the devices for prompts, at which both pools serve as much
 
 
+class NearServer(msgspec.Struct, frozen=True, kw_only=True):
+    """Measured runs that resemble a forecast: of one source, of one server under one kind of load;
+    and the errors of their own forecasts.
+    """
+
+    model: str
+    source: str
+    device: str
+    devices: int
+    stack: str
+    weights: str
+    load: str  # batch | concurrency | rate | offline
+    amount: tuple[float, float]  # sequences, users or requests per second: least, most
+    input_len: tuple[int, int]  # least, most
+    output_len: tuple[int, int]
+    runs: int
+    fitted: bool  # whether a constant of time was fitted to them
+    measured: dict[str, tuple[float, float]]  # ttft, tpot [s], output, prefill [tokens/s]
+    errors: dict[str, float]  # of the same: median of predicted / measured - 1
+
+
 class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     """A forecast of a model served under a load. SI units, USD; None where there is no answer.
 
@@ -138,6 +159,7 @@ class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     usd_per_million_output: float | None = None
     usd_per_million_output_all: float | None = None  # all cost on the output tokens
 
+    nearest: tuple[NearServer, ...] = ()  # the most similar measured servers
     pools: Pools | None = None  # where prompts have devices of their own
     slo: str = ""  # the service level that the rate holds, in words
     slo_probability: float | None = None  # that it holds on a real server, by errors as measured

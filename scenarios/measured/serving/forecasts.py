@@ -12,6 +12,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError, one_line
 from roofcast.scenarios.measured.cells import Row, rows
 from roofcast.scenarios.measured.serving.cases import suspect
+from roofcast.scenarios.measured.serving.fitted import fitted
 from roofcast.scenarios.measured.serving.predicted import Predicted, number, predict, split_of
 from roofcast.scenarios.measured.serving.rows import PUBLISHED, UNSTATED, model_of, ran, server_of
 from roofcast.scenarios.measured.serving.separate import COLUMNS as POOL_COLUMNS
@@ -54,13 +55,9 @@ class Scored(NamedTuple):
 
     def fitted(self, name: str) -> bool:
         """Whether a constant of time was fitted to this value of the row."""
-        from roofcast.scenarios.fits import serving, serving_ttft
-
-        kind = self.row.get("load_kind")
-        if self.suspect or self.taken or kind in ("all_at_once", "request_rate"):
+        if self.suspect or self.taken:
             return False
-        loop = name == "ttft_s" and kind == "concurrency"
-        return self.stack in (serving_ttft.OF if loop else serving.FITTED)
+        return fitted(self.stack, self.row.get("load_kind") or "", name)
 
     def value(self, name: str) -> float | None:
         """The measured value of a column."""

@@ -16,6 +16,7 @@ from roofcast.simulator.serving.pools.means import Apart, Costing, Totals
 from roofcast.simulator.serving.pricing import HOUR, MILLION, Price, price_of
 from roofcast.simulator.serving.result import Pool, Pools, ServingForecast
 from roofcast.simulator.serving.sample import Sample, means_of, spreads
+from roofcast.simulator.serving.similar import similar
 
 
 class Answer(NamedTuple):
@@ -86,6 +87,7 @@ def assemble(a: Answer) -> ServingForecast:
         interval_class=of.likeness.device,
         interval_basis=basis(of.likeness, of.farther.device.id),
         assumptions=a.said,
+        nearest=similar(of.decode.server, load),
         **(rated(known, rate * load.output_len, prefill) | {"output_tokens_per_s_range": output}),
         highest_requests_per_s=highest,
         highest_requests_per_s_range=capacity,
