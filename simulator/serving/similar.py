@@ -9,11 +9,11 @@ from __future__ import annotations
 import csv
 import functools
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from roofcast import hwdb
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.likeness import class_of
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.result import NearServer

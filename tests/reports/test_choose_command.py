@@ -165,7 +165,7 @@ def test_a_server_and_a_pool_take_a_device_of_a_file(tmp_path):
     file.write_text(CHIP + "[price]\ncloud_usd_per_hour = 2\n")
     pool.write_text('[devices]\n"chip.toml" = 2\n')
     text = typed(f"choose gpt2 --serving --on {file} --rate 1/s", 200).output
-    assert f"1 × {file}" in text and "1 kind of devices" in text
+    assert f"1 × {file}" in text and "1 kind of device," in text
     owned = typed(f"choose gpt2 --tokens 1B --batch 64 --owned {pool} --json").output
     assert json.loads(owned)["choices"][0]["device"] == str(file)
 
