@@ -24,6 +24,7 @@ from roofcast.scenarios.measured.serving.forecasts import QUANTITIES, Scored, co
 from roofcast.scenarios.measured.serving.predicted import KINDS, number
 from roofcast.scenarios.measured.serving.rows import Ran, ran, server_of
 from roofcast.simulator.serving.similar import COLUMNS, FILE, bits_of, size_of
+from roofcast.simulator.times.rates import family_name
 
 HEAD = "# Written by scenarios/fits/serving_series.py from scenarios/measured/serving/published.\n"
 
@@ -50,6 +51,9 @@ def _line(of: list[tuple[Scored, Ran]]) -> dict[str, Any]:
         "model": server.model.name,
         "stack": at.stack,
         "device": at.device,
+        "family": family_name(server.device),
+        "maker": server.device.vendor,
+        "kind": server.device.kind,
         "load": KINDS.get(first.row.get("load_kind", ""), "batch"),
         "weights": server.formats.weights,
         "devices": server.devices * at.replicas,

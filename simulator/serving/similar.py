@@ -39,7 +39,7 @@ class Series(NamedTuple):
     number: dict[str, np.ndarray]
 
 
-TEXT = ("model", "stack", "device", "load")
+TEXT = ("model", "stack", "device", "load", "family", "maker", "kind")
 NUMBER = (
     "parameters", "experts", "replica", "bits", "least", "most", "prompt_least", "prompt_most",
     "answer_least", "answer_most",
@@ -57,8 +57,6 @@ def shipped() -> Series:
     rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
     text = {name: np.array([row[name] for row in rows], dtype=object) for name in TEXT}
     number = {name: np.array([float(row[name] or 0.0) for row in rows]) for name in NUMBER}
-    traits = [_device(name) for name in text["device"]]
-    text["family"], text["maker"], text["kind"] = np.array(traits, dtype=object).T
     text["program"] = np.array([program(name) for name in text["stack"]], dtype=object)
     text["class"] = np.array([class_of(name) for name in text["stack"]], dtype=object)
     return Series([_near(row) for row in rows], text, number)
@@ -103,15 +101,15 @@ def distance(
     server: Server, load: Load, text: dict[str, np.ndarray], number: dict[str, np.ndarray]
 ) -> np.ndarray:
     """How far each series is from a server under a load [series]."""
-    family, maker, kind = _device(server.device.base or server.device.id, server)
+    device = server.device
     parameters, experts = size_of(server)
     other = text["model"] != server.model.name
     found = other * (MODEL + SIZE * np.abs(np.log2(parameters / number["parameters"])))
     found = found + other * EXPERTS * (number["experts"] != experts)
-    beyond = np.where(text["maker"] != maker, MAKER, FAMILY)
-    beyond = np.where(text["kind"] != kind, KIND, beyond)
-    beyond = np.where(text["family"] != family, beyond, 0.5 * FAMILY)
-    found = found + np.where(text["device"] != (server.device.base or server.device.id), beyond, 0)
+    beyond = np.where(text["maker"] != device.vendor, MAKER, FAMILY)
+    beyond = np.where(text["kind"] != device.kind, KIND, beyond)
+    beyond = np.where(text["family"] != family_name(device), beyond, 0.5 * FAMILY)
+    found = found + np.where(text["device"] != (device.base or device.id), beyond, 0)
     stack = server.profile.name
     soft = np.where(text["class"] != class_of(stack), SOFTWARE, 1.0)
     soft = np.where(text["program"] != program(stack), soft, PROGRAM)
@@ -133,20 +131,6 @@ def _outside(value: float, least: np.ndarray, most: np.ndarray) -> np.ndarray:
     low, high = np.maximum(least, 1.0), np.maximum(most, 1.0)
     at = max(value, 1.0)
     return np.maximum(np.maximum(np.log2(low / at), np.log2(at / high)), 0.0)
-
-
-@functools.cache
-def _traits(name: str) -> tuple[str, str, str]:
-    device = hwdb.device(name)
-    return family_name(device), device.vendor, device.kind
-
-
-def _device(name: str, server: Server | None = None) -> tuple[str, str, str]:
-    """Family, maker and kind of a shipped device, or of that of a server."""
-    if server is None:
-        return _traits(name)
-    device = server.device
-    return family_name(device), device.vendor, device.kind
 
 
 def _near(row: dict[str, str]) -> NearServer:
