@@ -281,7 +281,7 @@ def _between(m: ServingMemory) -> str:
     if m.fitting_share is None:
         return found
     capacity = ", the capacity" if m.peak_bytes_high == m.capacity_bytes else ""
-    return f"{found}{capacity}: may not fit, about {10.0 * m.fitting_share:.0f} of 10 such runs do"
+    return f"{found}{capacity}: may not fit: about {10.0 * m.fitting_share:.0f} of 10 such runs fit"
 
 
 def _stack_limits(f: ServingForecast) -> bool:

@@ -4,11 +4,11 @@ load, what would.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, listed
 from roofcast.hwdb.market import Summary
 from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.serving.answer import beyond
@@ -17,6 +17,7 @@ from roofcast.simulator.serving.hardware import Hardware, Point
 from roofcast.simulator.serving.likeness import bases
 from roofcast.simulator.serving.needed import MOST
 from roofcast.simulator.serving.result import ServingForecast
+from roofcast.simulator.serving.server import Server
 
 LEFT_OUT = (
     "replicas of several nodes, where one node holds the model",
@@ -177,11 +178,20 @@ def _choice(found: Hardware, point: Point) -> ServingChoice:
     )
 
 
+def _stacks(every: Sequence[Server]) -> Iterator[str]:
+    """Which stacks were taken, and on which devices where these differ."""
+    devices: dict[str, dict[str, None]] = {}
+    for of in every:
+        devices.setdefault(of.profile.name, {})[of.device.typed] = None
+    for stack, names in devices.items():
+        where = "every device" if len(devices) == 1 else listed(names)
+        yield f"stack {stack} on {where}"
+
+
 def _said(found: Hardware, points: Sequence[Point]) -> tuple[str, ...]:
     """What was assumed for all choices."""
     of = [point.need.of.server for point in points if point.need is not None]
-    stack = of[0].profile.name
-    said = [f"stack {stack} on every device"] if found.asked.stack is None else []
+    said = list(_stacks(of)) if found.asked.stack is None else []
     if found.asked.load.kind == "rate":
         said.append("requests arrive at random (Poisson), and go to the replicas by turns")
     said.append("replicas: each with its part of the load, no router, no spare")

@@ -109,16 +109,18 @@ def _imagined(device: Device) -> bool:
     return not shipped and not device.achieved  # not measured on this machine either
 
 
-def basis(of: Likeness, device: str) -> str:
-    """What the intervals are as wide as, in words."""
+def basis(of: Likeness, *devices: str) -> str:
+    """What the intervals of alike devices are as wide as, in words."""
+    device = ", ".join(devices)
+    maker, are = ("its maker", "is") if len(devices) == 1 else ("their makers", "are")
     what = "servers" if of.software == "server" else "programs for one's own machine"
     return {
         MEASURED: f"{what} on {device} were measured: as wide as errors for sources left out",
-        RELATIVE: f"no {what} on {device} were measured, others of its maker were: as wide as"
+        RELATIVE: f"no {what} on {device} were measured, others of {maker} were: as wide as"
         " errors for devices whose family was left out",
-        OTHER: f"no {what} on {device} were measured, nor on others of its maker: the widest of all"
+        OTHER: f"no {what} on {device} were measured, nor on others of {maker}: the widest of all"
         " intervals",
-        IMAGINED: f"{device} is hypothetical: the widest of all intervals",
+        IMAGINED: f"{device} {are} hypothetical: the widest of all intervals",
     }[of.device]
 
 
@@ -127,4 +129,4 @@ def bases(every: Sequence[tuple[Likeness, str]]) -> list[str]:
     devices: dict[Likeness, dict[str, None]] = {}
     for of, device in every:
         devices.setdefault(of, {})[device] = None
-    return [f"80 % intervals: {basis(of, ', '.join(names))}" for of, names in devices.items()]
+    return [f"80 % intervals: {basis(of, *names)}" for of, names in devices.items()]

@@ -252,5 +252,5 @@ def test_the_interval_of_a_peak_ends_at_the_capacity():
     assert "36.3 GiB ?" in page and "may not fit, by measured peaks of memory: 129 users" in page
     single = run(*ASKED, "--concurrency", 129)
     share = f"{10 * memory['fitting_share']:.0f}"
-    assert f"44.4 GiB, the capacity: may not fit, about {share} of 10 such runs do" in single
+    assert f"44.4 GiB, the capacity: may not fit: about {share} of 10 such runs fit" in single
     assert "may not fit" not in run(*ASKED, "--concurrency", 1)
