@@ -41,6 +41,10 @@ PARTS = {  # of the time to the first token
     "join": "until a step of the decode pool takes it",
 }
 SATURATED = 0.999
+BEYOND = (
+    "the rate is above the lower end of that interval: a real server may not hold it; its queue"
+    " then grows without bound, and the intervals of the times do not say so"
+)
 OPEN = ("rate", "trace")  # loads whose requests come at a rate of their own
 WIDTH = 100
 
@@ -87,7 +91,7 @@ def load_words(f: ServingForecast) -> str:
         "concurrency": f"{n:,.0f} users, each with one request under way"
         if n > 1
         else "1 user with one request under way",
-        "rate": f"{digits(n)} requests/s that arrive at random",
+        "rate": f"{rate(n)} requests/s that arrive at random",
         "offline": "all requests queued",
         "trace": f"a trace of {number_of(sent, 'request')}{at}",
     }[f.load]
@@ -107,7 +111,7 @@ def on_devices(f: ServingForecast) -> str:
 
 def _headline(out: Console, f: ServingForecast) -> None:
     say(out, f"{f.model} served on {on_devices(f)}", indent=0, style="bold")
-    say(out, f"{load_words(f)}; {f.input_len:,} tokens in, {f.output_len:,} out")
+    say(out, f"{load_words(f)}; {number_of(f.input_len, 'token')} in, {f.output_len:,} out")
     say(out, f"{f.stack}, weights {f.weights}, KV cache {f.kv}")
     if f.slo:
         say(out, f"the highest rate that holds {f.slo}")
@@ -115,7 +119,7 @@ def _headline(out: Console, f: ServingForecast) -> None:
     rates = [f"{rate(f.output_tokens_per_s)} output tokens/s"]
     if f.devices > 1:
         rates.append(f"{rate(f.output_tokens_per_s_per_device)} per device")
-    rates += [f"{digits(f.requests_per_s)} requests/s"]
+    rates += [f"{rate(f.requests_per_s)} requests/s"]
     if f.load not in ("batch", "concurrency"):
         rates.append(_users(f.under_way))
         if f.devices > 1:
@@ -194,12 +198,15 @@ def _waits(out: Console, f: ServingForecast) -> None:
 
 def _capacity(out: Console, f: ServingForecast, highest: float, use: float) -> None:
     """The most requests per second, and how near this load is to it."""
-    most = f"at most {digits(highest)} requests/s with more users"
+    most = f"at most {rate(highest)} requests/s with more users"
     if f.highest_requests_per_s_range is not None:
         low, high = f.highest_requests_per_s_range
-        most += f" (80 % interval {digits(low)} to {digits(high)})"
+        most += f" (80 % interval {rate(low)} to {rate(high)})"
     reached = f"this load is {percent(use)} of it" if use < SATURATED else "this load reaches it"
     say(out, f"{most}; {reached}")
+    if f.load == "rate" and not f.slo and f.highest_requests_per_s_range is not None:
+        if f.requests_per_s > f.highest_requests_per_s_range[0]:
+            say(out, BEYOND)
 
 
 def _parts(f: ServingForecast, shares: dict[str, float]) -> str:

@@ -41,21 +41,22 @@ def print_chosen(found: ServingChosen) -> None:
             say(out, price_words(best.price), first="the first at ")
         say(out, serving_line(found, best), first="the first alone: ")
         refused(out, found.reasons, found.left_out)
-        _devices(out, "without a price", found.without_price)
+        rent = "" if found.buy else "; --price DEVICE=USD gives one"
+        _devices(out, "without a price", found.without_price, rent)
         _devices(out, "of unknown memory", found.without_memory)
         section(out, "Assumed")
         for line in found.assumptions:
             say(out, line, first="- ")
 
 
-def _devices(out: Console, why: str, names: Sequence[str]) -> None:
+def _devices(out: Console, why: str, names: Sequence[str], more: str = "") -> None:
     """Print devices that were left out."""
     if not names:
         return
     text = ", ".join(names)
     if len(text) > _NAMED:
         text = f"{text[:_NAMED].rsplit(',', 1)[0]} ..."
-    say(out, f"{number_of(len(names), 'device')} ({text})", first=f"{why}: ")
+    say(out, f"{number_of(len(names), 'device')} ({text}){more}", first=f"{why}: ")
 
 
 def _head(out: Console, found: ServingChosen) -> None:
@@ -66,7 +67,7 @@ def _head(out: Console, found: ServingChosen) -> None:
     what = f"{digits(load.amount)} requests/s that arrive at random"
     if load.kind != "rate":
         what = f"{number_of(load.amount, 'sequence')} at once"
-    say(out, f"{what}; {load.input_len:,} tokens in, {load.output_len:,} out; {stack}")
+    say(out, f"{what}; {number_of(load.input_len, 'token')} in, {load.output_len:,} out; {stack}")
     if found.slo:
         say(out, f"to hold: {found.slo}")
     if found.limit_usd is not None:

@@ -37,7 +37,8 @@ def show_nearest(out: Console, f: ServingForecast) -> None:
 def words(near: NearServer) -> str:
     """A series of measured runs in one sentence."""
     on = f"{near.devices:,} × {near.device}" if near.devices > 1 else near.device
-    load = LOADS[near.load].format(_range(*near.amount))
+    alone = near.load == "batch" and near.amount == (1, 1)
+    load = "one prompt at a time" if alone else LOADS[near.load].format(_range(*near.amount))
     lengths = f"{_range(*near.input_len)} in, {_range(*near.output_len)} out"
     what = f"{near.model}, {near.weights} weights, on {on}, {near.stack}, {load}, {lengths}"
     runs = f"{number_of(near.runs, 'run')}{', fitted' if near.fitted else ''}"

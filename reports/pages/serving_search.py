@@ -69,7 +69,7 @@ def _head(out: Console, found: Found) -> None:
     say(out, f"{a.model}: layouts of a server{where}", indent=0, style="bold")
     cached = f", {a.load.hit:,} of them in the cache already" if a.load.hit else ""
     stack = f"; {found.layouts[0].replica.server.profile.name}" if found.layouts else ""
-    say(out, f"{a.load.input_len:,} tokens in{cached}, {a.load.output_len:,} out{stack}")
+    say(out, f"{number_of(a.load.input_len, 'token')} in{cached}, {a.load.output_len:,} out{stack}")
     hold = len(found.layouts)
     say(
         out,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from roofcast.hwdb.errors import number_of
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, digits, money, rate, seconds
 from roofcast.reports.pages.serving import on_devices, places, waiting
@@ -39,7 +40,7 @@ def print_table(found: Sequence[ServingForecast]) -> None:
     ]
     with page() as out:
         say(out, f"{first.model} served on {on_devices(first)}", indent=0, style="bold")
-        lengths = f"{first.input_len:,} tokens in, {first.output_len:,} out"
+        lengths = f"{number_of(first.input_len, 'token')} in, {first.output_len:,} out"
         say(out, f"{first.stack}, weights {first.weights}, KV cache {first.kv}; {lengths}")
         out.print()
         spare = ("peak memory", "J/token", "end to end", "per device", "$/M out")

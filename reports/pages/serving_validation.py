@@ -125,7 +125,7 @@ def print_part(scored: Sequence[Scored]) -> None:
         if doubts:
             section(out, "Suspect rows, in no line above")
             for reason, count in doubts[:REASONS]:
-                say(out, reason, first=f"{count:5d}  ")
+                say(out, reason.replace("_", " "), first=f"{count:5d}  ")
         reasons = refusals(scored)
         if reasons:
             section(out, "Rows without a forecast")

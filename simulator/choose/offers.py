@@ -12,7 +12,7 @@ from roofcast.simulator.parallel.networks import DESKTOP, REFERENCE
 
 LARGEST_NODE = 16  # devices; racks and pods are taken in trays of TRAY
 TRAY, SERVER, TOWER = 4, 8, 4  # devices per node of a rack; where no system is known
-PORTABLE = ("-laptop", "jetson", "gb10")  # machines of one device, as are Apple's
+PORTABLE = ("-laptop", "jetson", "gb10", "strix-halo")  # machines of one device, as are Apple's
 HOUR = 3600.0
 JOULES = 3.6e6  # of a kWh
 MONTH = 365.25 / 12 * 24  # hours

@@ -323,11 +323,14 @@ def said_of(t: Tape) -> str:
     weights = sum(n for n, _ in held)
     whole = sum(w.size * w.count for w in t.weights)
     bits = 8 * sum(n * width for n, width in held) / weights if weights else 0.0
-    computed = (
-        f"products in {t.precision.product}, activations quantized for them"
-        if t.matrices is not None
-        else f"kernels that dequantize as they multiply, products in {t.precision.activations}"
-    )
+    own = t.asked.precision if t.asked is not None else None
+    if t.matrices is not None:
+        computed = f"products in {t.precision.product}, activations quantized for them"
+    elif own is not None:
+        computed = f"products with activations in {own}"
+    else:
+        kernels = "kernels that dequantize as they multiply"
+        computed = f"{kernels}, products in {t.precision.activations}"
     return (
         f"{what}: {weights:,} of {whole:,} weights in {bits:.4g} bits each, scales included; others"
         f" in {t.precision.weights}; {computed}"

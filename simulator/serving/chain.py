@@ -136,11 +136,12 @@ def held_of(of: Replica, load: Load, longest: int | None = None) -> Room:
     held = room(of.server, load.input_len, longest or load.input_len + load.output_len)
     if held.cache_bytes <= 0:
         gib, weights = 2.0**30, of.server.formats.weights
+        left = held.memory_bytes - held.runtime_bytes
         raise BadInput(
             f"{of.asked.model} does not fit: weights of {held.weight_bytes / gib:.1f} GiB per"
             f" device ({weights}) and {held.runtime_bytes / gib:.1f} GiB of runtime, where"
             f" {held.memory_bytes / gib:.1f} GiB of {of.device.id} are usable; use more devices"
-            f" (--tp){fewer_bits(weights)}"
+            f" (--tp){fewer_bits(weights, left / held.weight_bytes, of.server.profile.name)}"
         )
     return held
 

@@ -160,15 +160,18 @@ def _bits(name: str) -> float | None:
     return MIXED.get(name) or GGUF.get(name)
 
 
-def fewer_bits(weights: str | None) -> str:
-    """What would make weights smaller than in the formats that were given, as a message adds it;
-    empty where nothing usual would.
+def fewer_bits(weights: str | None, share: float = 1.0, stack: str = "") -> str:
+    """What would make weights smaller than in the formats that were given, below `share` of their
+    bytes, as a message adds it; empty where nothing usual would.
 
     >>> fewer_bits(None), fewer_bits("bf16,fp8"), fewer_bits("int4")
     (', or fewer bits (--weights fp8, int4)', ', or fewer bits (--weights int4)', '')
+    >>> fewer_bits("bf16", 0.4), fewer_bits("fp8", 0.4), fewer_bits("bf16", 0.4, "llama.cpp")
+    (', or fewer bits (--weights int4)', '', ', or fewer bits (--weights q4_k_m)')
     """
     usual = {"bf16": 16.0, "fp16": 16.0, "fp32": 32.0, "fp8": 8.0, "int8": 8.0}
     names = [name.strip().lower() for name in (weights or "bf16").split(",")]
     least = min(usual.get(name) or _bits(name) or 4.0 for name in names)
-    less = [name for name in ("fp8", "int4") if usual.get(name, 4.0) < least]
+    known = ("q8_0", "q4_k_m") if stack.startswith("llama.cpp") else ("fp8", "int4")
+    less = [n for n in known if (usual.get(n) or _bits(n) or 4.0) < share * least]
     return f", or fewer bits (--weights {', '.join(less)})" if less else ""

@@ -20,6 +20,8 @@ from roofcast.hwdb.strict import checked, load
 from roofcast.simulator.software.kernels import KINDS, attention_kernel
 
 HERE = Path(__file__).parent / "stacks"
+SERVERS = HERE.parents[1] / "serving" / "stacks"
+SERVED = "it is the software of a server; roofcast serving MODEL --stack "
 OWN = ("name", "about", "source")  # never taken from another profile
 OVERLAP = (  # kinds of traffic
     "tp", "ep", "etp", "cp", "behind", "dp", "params", "fsdp", "copies", "offload",
@@ -172,6 +174,8 @@ def path_of(name: str, beside: Path | None = None) -> Path:
     path = (beside or Path()) / name if name.endswith(".toml") else HERE / f"{name}.toml"
     there = os.path.exists if name.endswith(".toml") else os.path.isfile
     if not there(path):
+        if (SERVERS / f"{name.lower()}.toml").is_file():
+            raise UnknownName(f"no stack {quoted(name)} here: {SERVED}{name.lower()}")
         raise unknown("stack", name, names(), f"known: {listed(names())}")
     return path
 

@@ -1,6 +1,7 @@
 """What the commands on servers say to options and files that are mistyped, or change nothing."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -254,3 +255,55 @@ def test_the_interval_of_a_peak_ends_at_the_capacity():
     share = f"{10 * memory['fitting_share']:.0f}"
     assert f"44.4 GiB, the capacity: may not fit: about {share} of 10 such runs fit" in single
     assert "may not fit" not in run(*ASKED, "--concurrency", 1)
+
+
+def test_a_rate_that_a_slower_server_cannot_hold_says_so():
+    low = json.loads(run(*ASKED, "--rate", 1, "--json"))["highest_requests_per_s_range"][0]
+    assert "a real server may not hold it" in run(*ASKED, "--rate", f"{1.02 * low:.3f}")
+    assert "a real server may not hold it" not in run(*ASKED, "--rate", f"{0.98 * low:.3f}")
+
+
+def test_a_choice_says_the_stack_of_each_device_and_what_gives_a_price():
+    ask = ["choose", "llama-3.1-8b", "--serving", "--concurrency", 4]
+    both = run(*ask, "--on", "l40s", "--on", "m4-max", "--price", "m4-max=0.2")
+    assert "stack llama.cpp-metal on m4-max" in both and "stack vllm on l40s" in both
+    assert "on every device" not in both and "--price DEVICE=USD" not in both
+    alone = run(*ask, "--on", "l40s", "--on", "m4-max")
+    assert "stack vllm on every device" in alone
+    assert "1 device (m4-max); --price DEVICE=USD gives one" in alone
+
+
+def test_intervals_of_several_devices_are_in_the_plural():
+    ask = ["choose", "llama-3.1-8b", "--serving", "--on", "mi300x", "--on", "mi325x"]
+    assert "no servers on mi300x, mi325x were measured, nor on others of their makers" in run(*ask)
+
+
+def test_formats_that_do_not_fit_either_are_not_proposed():
+    ask = ["serving", "llama-3.1-70b", "--concurrency", 1, "--on"]
+    assert run(*ask, "rtx-4090", code=2).rstrip().endswith("use more devices (--tp)")
+    assert "(--weights q8_0, q4_k_m)" in run(*ask, "strix-halo", code=2)
+    assert "(--weights fp8, int4)" in run(*ask, "h100-sxm5", code=2)
+
+
+def test_one_token_and_one_prompt_are_singular():
+    page = run(*ASKED, "--input-len", 1, "--output-len", 1, "--concurrency", 4)
+    assert "1 token in, 1 out" in page and re.search(r"at most \d+,\d{3} requests", page)
+    ask = ["serving", "llama-3-8b", "--on", "m4-max", "--weights", "q4_k_m", "--batch", 1]
+    assert "llama.cpp-metal, one prompt at a time, 512 to 8,192 in" in run(*ask)
+    assert "static batches of 1," not in run(*ask)
+
+
+def test_a_machine_of_one_chip_is_searched_alone():
+    page = run("search", "llama-3.1-8b", "--serving", "--on", "strix-halo")
+    assert "layouts of a server on 1 strix-halo" in page
+
+
+def test_the_products_of_a_checkpoint_are_those_that_are_timed():
+    ask = ["serving", "gpt-oss-20b", "--concurrency", 1, "--on"]
+    assert "products with activations in fp8" in run(*ask, "gb200")
+    assert "products in bf16" in run(*ask, "h100-sxm5")
+
+
+def test_a_stack_of_servers_is_not_one_of_steps():
+    said = run("memory", "gpt2", "--on", "l40s", "--mode", "infer", "--stack", "vllm", code=2)
+    assert said.endswith("software of a server; roofcast serving MODEL --stack vllm\n")
