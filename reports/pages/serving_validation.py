@@ -11,7 +11,7 @@ from typing import Any
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.files import replacing
-from roofcast.reports.parts import Table
+from roofcast.reports.parts import Console, Table
 from roofcast.reports.progress import watched
 from roofcast.scenarios.measured.cells import rows
 from roofcast.scenarios.measured.serving.forecasts import (
@@ -24,6 +24,7 @@ from roofcast.scenarios.measured.serving.forecasts import (
     score_all,
     shipped,
 )
+from roofcast.scenarios.measured.serving.fronts import LIMITS, choices, regrets
 
 WANTED = ("model", "engine", "device")
 REASONS = 25  # that are printed
@@ -38,6 +39,11 @@ LEGEND = (
     " share of rows from 0.8 to 1.25 of the measured value. held: share inside the 80 % interval."
     " In percent. fitted: a script fits constants of time to these values; left out: none to"
     " them nor to their software."
+)
+CHOICES = (
+    "the layout whose forecasts reach the most tokens/s per device. best: percent of the choices"
+    " that are the best measured layout; regret: what that one reaches more, in percent; missed:"
+    " choices of which no measured run holds the limit."
 )
 
 
@@ -93,6 +99,7 @@ def to_json(scored: Sequence[Scored]) -> dict[str, Any]:
         "rows_with_a_measured_value": measured,
         "answered": found,
         "errors": [line._asdict() for line in lines(scored)],
+        "regret": [line._asdict() for line in regrets(choices(scored))],
         "refused": [{"reason": reason, "rows": count} for reason, count in refusals(scored)],
         "rows": [
             {
@@ -121,6 +128,7 @@ def print_part(scored: Sequence[Scored]) -> None:
         if measured:
             share = f"{100 * found / measured:.1f}"
             say(out, f"{found:,} of {measured:,} rows with a measured value ({share} %) answered")
+        _regrets(out, scored)
         doubts = Counter(s.suspect for s in scored if s.suspect and s.measured).most_common()
         if doubts:
             section(out, "Suspect rows, in no line above")
@@ -131,6 +139,33 @@ def print_part(scored: Sequence[Scored]) -> None:
             section(out, "Rows without a forecast")
             for reason, count in reasons[:REASONS]:
                 say(out, reason, first=f"{count:5d}  ")
+
+
+def _regrets(out: Console, scored: Sequence[Scored]) -> None:
+    """What the chosen layouts give away, where several were measured."""
+    found = regrets(choices(scored))
+    if not found:
+        return
+    section(out, "Layouts chosen on measured fronts")
+    limits = ", ".join(f"{1e3 * limit:.0f}" for limit in LIMITS)
+    say(out, f"within {limits} ms per token: {CHOICES}", 0)
+    columns: list[tuple[str, Justify]] = [
+        ("source", "fold"), ("fronts", "right"), ("chosen", "right"), ("best", "right"),
+        ("regret, median / mean", "right"), ("worst", "right"), ("missed", "right"),
+    ]  # fmt: skip
+    body = [
+        [
+            line.source or "all",
+            str(line.fronts),
+            str(line.chosen),
+            f"{100 * line.same:.0f}",
+            f"{100 * line.median:.1f} / {100 * line.mean:.1f}",
+            f"{100 * line.worst:.0f}",
+            str(line.missed),
+        ]
+        for line in found
+    ]
+    show(out, fitted_table(out.width - 2, columns, body, ("worst", "fronts")))
 
 
 def _table(found: Sequence[Line], width: int) -> Table:

@@ -109,3 +109,17 @@ def test_tables_are_written_in_their_own_form(tmp_path, monkeypatch):
     unknown.write_text(rows[0] + "\n" + rows[1].replace("LMDeploy,o", "Nobody,o") + "\n")
     with pytest.raises(RoofcastError, match="Nobody: no file in FILES"):
         serving_tables.main([str(unknown)])
+
+
+def test_layouts_of_measured_fronts_are_shown(table, monkeypatch):
+    key = {"source_name": "InferenceX (via aiconfigurator)", "roofcast_device": "b200-sxm",
+           "model": "meta-llama/Llama-3.1-70B", "engine": "vllm", "w_prec": "fp4",
+           "input_len": "1024", "output_len": "1024"}  # fmt: skip
+    few = [row for row in table if all(row[name] == value for name, value in key.items())]
+    assert len({row["tp"] for row in few}) > 2
+    monkeypatch.setattr(serving_validation, "shipped", lambda: iter(few))
+    found = CliRunner(env={"COLUMNS": "100"}).invoke(main, ["validate", "--serving", "shipped"])
+    text = " ".join(found.stdout.split())
+    assert "Layouts chosen on measured fronts within 10, 20, 30, 50, 100 ms per token" in text
+    line = serving_validation.to_json(serving_validation.check("shipped"))["regret"][-1]
+    assert line["fronts"] == 1 and line["chosen"] > 2 and line["mean"] < 0.5
