@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean, median
 from typing import NamedTuple
 
+from roofcast.hwdb.errors import number_of
 from roofcast.scenarios.measured.cells import text
 from roofcast.scenarios.measured.serving.forecasts import Scored
 from roofcast.simulator.serving.similar import program
@@ -112,8 +113,7 @@ def _words(layout: tuple[str, ...]) -> str:
     '8 devices, tp 4, dp 2'
     """
     cut = [f"{name} {n}" for name, n in zip(LAYOUT[1:], layout[1:], strict=True) if n != "1"]
-    devices = f"{layout[0]} device{'s' if layout[0] != '1' else ''}"
-    return ", ".join([devices, *cut])
+    return ", ".join([number_of(float(layout[0]), "device"), *cut])
 
 
 def regrets(found: Sequence[Chosen]) -> list[Regrets]:
