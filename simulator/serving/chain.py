@@ -32,7 +32,7 @@ from roofcast.simulator.serving.sample import (
     alike,
     at_rate,
     in_loop,
-    loop_rate,
+    looped,
     seen,
     together,
 )
@@ -275,12 +275,8 @@ def _followed(of: Replica, load: Load, held: Room, found: Mean, met: Sample) -> 
     one request each in the time of one (Little's law).
     """
     before, ramp = max(found.decoding, 1.0), of.server.profile.ramp
-    highest, late = found.requests_per_s / found.use, 0.0
-    if load.kind == "concurrency":
-        rate = loop_rate(load, met, found.waiting > 0.0)
-        late = max(rate / highest - 1.0, 0.0)  # of a request: as mean values, none is above this
-        rate = min(rate, highest)
-        found = found._replace(requests_per_s=rate, use=rate / highest)
+    highest = found.requests_per_s / found.use
+    found, late = looped(found, load, met, highest)
     if load.kind == "trace":
         rate = len(met.weight) / met.found.seconds / of.cut.replicas
         found = found._replace(requests_per_s=rate, use=rate / highest)

@@ -90,6 +90,8 @@ def served(
     if formats.storage is not None and formats.storage.only and stack.startswith("llama.cpp"):
         formats = Formats(sixteen, IN_GGUF)
         said = ("mxfp4: weights of experts, other ones q8_0, as files of llama.cpp have them",)
+    if weights is not None and weights.lower() in NARROW and stack.startswith("llama.cpp"):
+        said += (f"weights {weights}: no file of llama.cpp has them; times are as if it did",)
     if formats.storage is not None and device.kind == "cpu" and stack == "openvino":
         # docs.openvino.ai, LLM inference on CPU: activations are quantized in groups as they come
         formats = formats._replace(storage=formats.storage._replace(precision="int8"))

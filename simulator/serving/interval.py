@@ -51,11 +51,15 @@ def error_at(quantity: str, of: Likeness, share: float) -> float:
 
 
 def ranges(of: Likeness, times: dict[str, Spread], output: float, prefill: float) -> Ranges:
-    """The intervals of a forecast. A first token comes before the last: its time ends no later."""
+    """The intervals of a forecast. A first token comes before the last: its time ends no later; of
+    an answer of one token, both are one time.
+    """
     with_bounds = {}
-    last = around(times["e2e"].mean, "e2e", of)[1] if "e2e" in times else math.inf
+    whole = times["e2e"].mean if "e2e" in times else math.inf
+    last = around(whole, "e2e", of)[1]
     for name, spread in times.items():
-        low, high = around(spread.mean, name, of)
+        one = name == "ttft" and math.isclose(spread.mean, whole)
+        low, high = around(spread.mean, "e2e" if one else name, of)
         high = max(min(high, last), spread.mean) if name == "ttft" else high
         with_bounds[name] = msgspec.structs.replace(spread, low=low, high=high)
     return Ranges(with_bounds, around(output, "output", of), around(prefill, "prefill", of))

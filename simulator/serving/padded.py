@@ -31,7 +31,7 @@ def padded(model: Model, ranks: int) -> Model:
     changed = {
         "num_attention_heads": _up(max(heads, copies), copies),
         "num_key_value_heads": copies,
-        "head_dim": getattr(c, "head_dim", None) or c.hidden_size // heads,  # type: ignore[attr-defined]
+        "head_dim": getattr(c, "head_dim", None) or getattr(c, "hidden_size", 0) // heads,
         "intermediate_size": _up(getattr(c, "intermediate_size", 0) or 0, ranks),
         "vocab_size": _up(getattr(c, "vocab_size", 0) or 0, ranks),
     }

@@ -148,13 +148,22 @@ def profile(name: str) -> Profile:
     return found
 
 
+def program(stack: str) -> str:
+    """The program of a serving profile, whatever its version.
+
+    >>> program("vllm-2025"), program("trt-llm"), program("llama.cpp-metal")
+    ('vllm', 'trt', 'llama.cpp')
+    """
+    return stack.split("-")[0]
+
+
 def elsewhere(of: Profile, device: Device) -> tuple[str, ...]:
     """That software does not run on a device, and which does; nothing where it may."""
     maker = "cpu" if device.kind == "cpu" else device.vendor
     if not of.makers or not maker or maker in of.makers:
         return ()
     fit = [name for name in names() if maker in profile(name).makers]
-    alike = [name for name in fit if name.split("-")[0] == of.name.split("-")[0]]
+    alike = [name for name in fit if program(name) == program(of.name)]
     best = min(alike, key=len, default=None) or usual(device)
     hint = f"; --stack {best} is" if best in fit else ""
     makers = "CPUs" if maker == "cpu" else f"devices of {maker}"

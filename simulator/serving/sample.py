@@ -173,6 +173,17 @@ def loop_rate(load: Load, found: Sample, waits: bool) -> float:
     return load.amount / (found.found.seconds if burst and waits else found.mean("e2e"))
 
 
+def looped(found: Mean, load: Load, met: Sample, highest: float) -> tuple[Mean, float]:
+    """Mean values with the rate of a replayed closed loop, and the share of a request by which each
+    is later than replayed: as mean values, no loop is above the highest rate.
+    """
+    if load.kind != "concurrency":
+        return found, 0.0
+    rate = loop_rate(load, met, found.waiting > 0.0)
+    capped = min(rate, highest)
+    return found._replace(requests_per_s=capped, use=capped / highest), rate / capped - 1.0
+
+
 def _drawn(draw: Callable[[int], Replayed], fewest: int, most: int) -> list[Replayed]:
     """So many draws of requests, and more until their mean times are known, but not over `most`."""
     found = [draw(number) for number in range(fewest)]

@@ -16,6 +16,7 @@ from roofcast import hwdb
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.likeness import class_of
 from roofcast.simulator.serving.load import Load
+from roofcast.simulator.serving.profiles import program
 from roofcast.simulator.serving.result import NearServer
 from roofcast.simulator.serving.server import Server
 from roofcast.simulator.times.rates import family_name
@@ -60,15 +61,6 @@ def shipped() -> Series:
     text["program"] = np.array([program(name) for name in text["stack"]], dtype=object)
     text["class"] = np.array([class_of(name) for name in text["stack"]], dtype=object)
     return Series([_near(row) for row in rows], text, number)
-
-
-def program(stack: str) -> str:
-    """The program of a serving profile, whatever its version.
-
-    >>> program("vllm-2025"), program("trt-llm"), program("llama.cpp-metal")
-    ('vllm', 'trt', 'llama.cpp')
-    """
-    return stack.split("-")[0]
 
 
 def size_of(server: Server) -> tuple[float, bool]:

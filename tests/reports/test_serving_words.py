@@ -307,3 +307,15 @@ def test_the_products_of_a_checkpoint_are_those_that_are_timed():
 def test_a_stack_of_servers_is_not_one_of_steps():
     said = run("memory", "gpt2", "--on", "l40s", "--mode", "infer", "--stack", "vllm", code=2)
     assert said.endswith("software of a server; roofcast serving MODEL --stack vllm\n")
+
+
+def test_formats_that_a_file_of_llama_cpp_does_not_have_are_said():
+    ask = ["serving", "llama-3-8b", "--on", "m4-max", "--concurrency", 1, "--weights"]
+    assert "weights fp8: no file of llama.cpp has them; times are as if it did" in run(*ask, "fp8")
+    assert "no file of llama.cpp" not in run(*ask, "q4_k_m")
+
+
+def test_the_only_token_of_an_answer_has_one_interval():
+    f = json.loads(run(*ASKED, "--output-len", 1, "--concurrency", 4, "--json"))
+    first, last = ({k: f[t][k] for k in ("mean", "low", "high")} for t in ("ttft_s", "e2e_s"))
+    assert first == pytest.approx(last)

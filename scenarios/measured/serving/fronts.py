@@ -17,7 +17,7 @@ from typing import NamedTuple
 from roofcast.hwdb.errors import number_of
 from roofcast.scenarios.measured.cells import text
 from roofcast.scenarios.measured.serving.forecasts import Scored
-from roofcast.simulator.serving.similar import program
+from roofcast.simulator.serving.profiles import program
 
 LIMITS = (0.01, 0.02, 0.03, 0.05, 0.1)  # seconds per token
 ALIKE = ("source_name", "model", "roofcast_device", "w_prec", "input_len", "output_len")

@@ -15,7 +15,7 @@ from roofcast.simulator.serving.pools.asked import Pair, Pools, pair
 from roofcast.simulator.serving.pools.means import Apart, Costing, arriving, closed, full
 from roofcast.simulator.serving.pools.replay import groups, lengths, part, sample
 from roofcast.simulator.serving.result import ServingForecast
-from roofcast.simulator.serving.sample import Sample, loop_rate, seen
+from roofcast.simulator.serving.sample import Sample, looped, seen
 
 
 class Run(NamedTuple):
@@ -95,12 +95,8 @@ def _followed(made: Run, met: Apart, found: Sample) -> Apart:
     in the time of one (Little's law).
     """
     before, n, load = met.mean, made.costing.n, made.of.load
-    highest, late = float(made.costing.totals.highest), 0.0
-    if load.kind == "concurrency":
-        rate = loop_rate(load, found, before.waiting > 0.0)
-        late = max(rate / highest - 1.0, 0.0)  # of a request: as mean values, none is above this
-        rate = min(rate, highest)
-        before = before._replace(requests_per_s=rate, use=rate / highest)
+    highest = float(made.costing.totals.highest)
+    before, late = looped(before, load, found, highest)
     if load.kind == "trace":
         rate = len(found.weight) / found.found.seconds
         before = before._replace(requests_per_s=rate, use=rate / highest)
